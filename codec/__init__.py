@@ -1,0 +1,95 @@
+"""pixa: a neural image codec whose files decode to the same symbols on every machine.
+
+>>> data = pixa.encode(image, quality=60)
+>>> array = pixa.decode(data)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pixa import errors
+from pixa.decoder import Decoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+__all__ = ["Decoder", "decode", "encode", "errors", "info", "open_image", "register_pillow"]
+__version__ = "0.1.0"
+
+
+def encode(
+    image: np.ndarray | Image.Image,
+    quality: float | None = None,
+    *,
+    bpp: float | None = None,
+    target_size: int | None = None,
+    psnr: float | None = None,
+    model: str = "fast",
+    effort: int = 0,
+    jobs: int = 0,
+) -> bytes:
+    """Compress a picture.
+
+    Args:
+        image: (H, W), (H, W, 1..4) uint8, or a Pillow image, whose ICC profile, EXIF and XMP are kept.
+        quality: 0 to 100, 60 unless a target is given.
+        bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
+        model: `name` or `name.tag`.
+        effort: 0 to 9, time spent on the search for fewer bits.
+        jobs: threads, 0 for all cores.
+
+    Raises:
+        UnsupportedInput, UsageError, ModelMissing, LimitExceeded: from `pixa.errors`.
+    """
+    import numpy as np
+
+    from pixa.image import encode_picture
+    from pixa.pixels import Picture
+    from pixa.rate import encode_to_target
+
+    if isinstance(image, np.ndarray):
+        picture = Picture(image)
+    else:
+        from pixa.io_image import image_to_picture
+
+        picture = image_to_picture(image)
+    settings = {"model": model, "effort": effort, "jobs": jobs}
+    if bpp is target_size is psnr is None:
+        return encode_picture(picture, 60.0 if quality is None else quality, **settings)
+    if quality is not None:
+        raise errors.UsageError("give a quality or a target, not both")
+    return encode_to_target(picture, bpp=bpp, target_size=target_size, psnr=psnr, **settings)
+
+
+def decode(data: bytes, *, jobs: int = 0) -> np.ndarray:
+    """The samples of a file, (H, W, C) uint8 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+
+    Raises:
+        NotPixa, UnsupportedVersion, Corrupt, ModelMissing, LimitExceeded: from `pixa.errors`.
+    """
+    return Decoder(data, jobs=jobs).picture().samples
+
+
+def open_image(data: bytes, *, jobs: int = 0) -> Image.Image:
+    """As `decode`, but a Pillow image with its metadata in `info`."""
+    from pixa.io_image import picture_to_image
+
+    return picture_to_image(Decoder(data, jobs=jobs).picture())
+
+
+def info(data: bytes) -> dict:
+    """What the headers of a file say; loads no model.
+
+    Raises:
+        NotPixa, UnsupportedVersion, Corrupt, LimitExceeded: from `pixa.errors`.
+    """
+    return Decoder(data).info()
+
+
+def register_pillow() -> None:
+    """Teach Pillow to open and save `.pixa`."""
+    from pixa.pillow_plugin import register_pillow
+
+    register_pillow()

@@ -1,0 +1,156 @@
+"""The decoder for embedding: parse and check first, load a model only for pixels. No Pillow, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file
+from pixa.bitstream.headers import Head
+from pixa.errors import Corrupt, LimitExceeded
+from pixa.models.registry import find_wire
+
+if TYPE_CHECKING:
+    from pixa.backends import OnnxModel
+    from pixa.image import Progress
+    from pixa.pixels import Picture
+
+MAX_PIXELS = 1 << 28
+METADATA = {ChunkType.ICC: "icc", ChunkType.EXIF: "exif", ChunkType.XMP: "xmp"}
+
+
+class Decoder:
+    """A parsed file.
+
+    Args:
+        data: the whole file.
+        max_pixels: larger pictures are refused before memory is taken for them.
+        jobs: threads, 0 for all cores.
+
+    Attributes:
+        width, height: pixels.
+        channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        quality: 0 to 100.
+        metadata: any of "icc", "exif", "xmp" -> bytes.
+
+    Raises:
+        NotPixa, UnsupportedVersion, Corrupt, LimitExceeded: by name what is wrong with the data.
+    """
+
+    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS, jobs: int = 0):
+        self.jobs, self.size, self.chunks = jobs, len(data), []
+        for chunk in read_file(data):
+            self.chunks.append(chunk)
+            if len(self.chunks) == 1:
+                self.head = self.read_head(chunk, max_pixels)
+        if not self.chunks:
+            raise Corrupt("the file ends before its header")
+        self.check_order()
+        self.width, self.height, self.quality = self.head.width, self.head.height, self.head.level / 2
+        self.channels = 1 + 2 * self.head.colour + self.head.alpha
+        self.metadata = {METADATA[c.type]: c.payload for c in self.chunks if c.type in METADATA}
+
+    @staticmethod
+    def read_head(chunk: Chunk, max_pixels: int) -> Head:
+        if chunk.type != ChunkType.HEAD:
+            raise Corrupt("the file does not begin with its header")
+        head = Head.read(chunk.payload)
+        if head.width * head.height > max_pixels:
+            raise LimitExceeded(f"{head.width}x{head.height} is over the limit of {max_pixels} pixels")
+        return head
+
+    def check_order(self) -> None:
+        """One header, one alpha plane if it says so, as many tiles as the size asks for, metadata once and before tiles."""
+        kinds = [chunk.type for chunk in self.chunks]
+        side = 1 << self.head.tile_log2
+        tiles = -(-self.head.width // side) * -(-self.head.height // side)
+        if kinds.count(ChunkType.TILE) < tiles:
+            raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
+        expected = {ChunkType.HEAD: 1, ChunkType.ALPHA: self.head.alpha, ChunkType.TILE: tiles}
+        if any(kinds.count(kind) != count for kind, count in expected.items()):
+            raise Corrupt("the file has parts that its header does not announce")
+        if any(kinds.count(kind) > 1 for kind in METADATA):
+            raise Corrupt("a kind of metadata stands twice in the file")
+        critical = [kind for kind in kinds if not kind & ANCILLARY]
+        if critical != sorted(critical):
+            raise Corrupt("the parts of the file are out of order")
+
+    @property
+    def model(self) -> str:
+        """Name of the model, or its number where it is not installed."""
+        from pixa.errors import ModelMissing
+
+        try:
+            entry = find_wire(self.head.model, self.head.model_hash)
+        except ModelMissing:
+            return f"#{self.head.model}"
+        return f"{entry.name}.{entry.tag}"
+
+    def info(self) -> dict:
+        """What the headers say, ready for JSON; loads no model."""
+        return {
+            "format_version": VERSION,
+            "width": self.width,
+            "height": self.height,
+            "channels": self.channels,
+            "quality": self.quality,
+            "model": self.model,
+            "model_hash": f"{self.head.model_hash:08x}",
+            "bytes": self.size,
+            "bpp": round(8 * self.size / (self.width * self.height), 4),
+            "tiles": len(self.tiles),
+            "chunks": [{"type": chunk_name(c.type), "bytes": len(c.payload)} for c in self.chunks],
+            "metadata": {name: len(value) for name, value in self.metadata.items()},
+        }
+
+    @property
+    def tiles(self) -> list[bytes]:
+        return [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.TILE]
+
+    @cached_property
+    def nets(self) -> OnnxModel:
+        from pixa.backends import load_model
+
+        return load_model(find_wire(self.head.model, self.head.model_hash), self.jobs)
+
+    def picture(self, progress: Progress | None = None) -> Picture:
+        """The picture.
+
+        Raises:
+            ModelMissing: the model is not installed.
+            Corrupt: a tile or the alpha plane contradicts itself.
+        """
+        import numpy as np
+
+        from pixa.image import decode_alpha, decode_samples
+        from pixa.pixels import Picture
+
+        alpha = [
+            decode_alpha(chunk.payload, self.height, self.width)[:, :, None]
+            for chunk in self.chunks
+            if chunk.type == ChunkType.ALPHA
+        ]
+        samples = decode_samples(self.head, self.tiles, self.nets, progress)
+        return Picture(np.concatenate([samples, *alpha], 2) if alpha else samples, self.metadata)
+
+    def symbols_sha256(self, progress: Progress | None = None) -> str:
+        """SHA-256 of every symbol (int16, little-endian, tile by tile): equal on every machine.
+
+        Raises:
+            ModelMissing, Corrupt: as `picture`.
+        """
+        from pixa.image import tile_slices
+        from pixa.latents import TileSymbols
+
+        digest = hashlib.sha256()
+        for done, (tile, (rows, columns)) in enumerate(zip(self.tiles, tile_slices(self.head), strict=True)):
+            shape = rows.stop - rows.start, columns.stop - columns.start
+            digest.update(TileSymbols(tile, self.nets.channels, *shape, self.head.level, self.nets).integers())
+            if progress:
+                progress(done + 1, len(self.tiles))
+        return digest.hexdigest()
+
+
+def chunk_name(kind: int) -> str:
+    return ChunkType(kind).name if kind in ChunkType._value2member_map_ else f"0x{kind:02x}"

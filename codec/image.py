@@ -1,0 +1,188 @@
+"""Still pictures: samples -> windows -> latents -> tiles -> file, and back.
+
+Analysis and synthesis run window by window with a halo as wide as their reach, so the result equals that of the whole
+picture and memory stays bounded. Entropy tiles are independent of each other.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from pixa.backends import OnnxModel, load_model
+from pixa.bitstream.container import Chunk, ChunkType, read_varint, write_file, write_varint
+from pixa.bitstream.headers import Head
+from pixa.errors import Corrupt, UsageError
+from pixa.latents import STRIDE, TileSymbols, encode_tile
+from pixa.models.registry import find_model
+from pixa.pixels import Picture
+
+TILE_LOG2 = 10
+WINDOW = 128  # latent positions a side
+METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
+
+Progress = Callable[[int, int], None]
+
+
+def encode_picture(
+    picture: Picture,
+    quality: float = 60.0,
+    *,
+    model: str = "fast",
+    effort: int = 0,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> bytes:
+    """Compress a picture to the bytes of a file.
+
+    Args:
+        quality: 0 smallest to 100 best, in steps of one half.
+        model: `name` or `name.tag`.
+        effort: 0 to 9, time spent on the search for fewer bits.
+        jobs: threads, 0 for all cores.
+        progress: called with (windows done, windows in all).
+
+    Raises:
+        UsageError: quality or effort out of range.
+        ModelMissing: the model is not installed.
+    """
+    analysed = Analysed(picture, model, jobs, progress)
+    return analysed.encode(level_of(quality))[0]
+
+
+def level_of(quality: float) -> int:
+    """The quality level (0..200) of a quality (0..100).
+
+    Raises:
+        UsageError: outside that range.
+    """
+    if not 0 <= quality <= 100:
+        raise UsageError(f"quality {quality} is outside 0 to 100")
+    return round(2 * quality)
+
+
+def decode_samples(head: Head, tiles: list[bytes], nets: OnnxModel, progress: Progress | None = None) -> np.ndarray:
+    """Colour samples (H, W, 1 or 3) uint8 of an image's tiles.
+
+    Raises:
+        Corrupt: a tile contradicts itself.
+    """
+    y_hat = np.zeros((nets.channels, *latent_size(head.width, head.height)), np.float32)
+    for tile, (rows, columns) in zip(tiles, tile_slices(head), strict=True):
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        y_hat[:, rows, columns] = TileSymbols(tile, nets.channels, *shape, head.level, nets).reconstruct(nets)
+
+    samples = np.empty((head.height, head.width, 3 if head.colour else 1), np.uint8)
+    windows = list(window_slices(*y_hat.shape[1:], nets.entry.synthesis_halo))
+    for done, (inner, outer, core) in enumerate(windows):
+        rgb = nets.synthesis(np.ascontiguousarray(y_hat[:, *outer]), head.level)[pixel_slices(core)]
+        target = samples[pixel_slices(inner)]
+        rgb = rgb[: target.shape[0], : target.shape[1]]
+        target[:] = rgb if head.colour else np.rint(rgb.mean(2, dtype=np.float32, keepdims=True))
+        if progress:
+            progress(done + 1, len(windows))
+    return samples
+
+
+class Analysed:
+    """A picture after analysis: what every quality level shares, so that a search repeats only the cheap part."""
+
+    def __init__(self, picture: Picture, model: str = "fast", jobs: int = 0, progress: Progress | None = None):
+        self.picture = picture
+        self.nets = load_model(find_model(model), jobs)
+        colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
+        height, width = latent_size(picture.width, picture.height)
+        self.y = np.empty((self.nets.channels, height, width), np.float32)
+        windows = list(window_slices(height, width, self.nets.entry.analysis_halo))
+        for done, (inner, outer, core) in enumerate(windows):
+            pixels = colour[pixel_slices(outer)]
+            missing = [(0, (s.stop - s.start) * STRIDE - n) for s, n in zip(outer, pixels.shape, strict=False)]
+            window = np.pad(pixels, (*missing, (0, 0)), mode="edge")
+            self.y[:, *inner] = self.nets.analysis(window)[:, *core]
+            if progress:
+                progress(done + 1, len(windows))
+
+    def encode(self, level: int) -> tuple[bytes, np.ndarray]:
+        """The file at a quality level, and the latents y_hat (M, h, w) its decoder will see."""
+        head = Head(
+            width=self.picture.width,
+            height=self.picture.height,
+            colour=int(self.picture.colour.shape[2] == 3),
+            alpha=int(self.picture.alpha is not None),
+            level=level,
+            model=self.nets.entry.wire_id,
+            model_hash=int(self.nets.entry.hash, 16),
+            tile_log2=TILE_LOG2,
+        )
+        chunks = [Chunk(ChunkType.HEAD, head.write())]
+        chunks += [Chunk(METADATA[name], value) for name, value in self.picture.metadata.items()]
+        if self.picture.alpha is not None:
+            chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
+        y_hat = np.empty_like(self.y)
+        for rows, columns in tile_slices(head):
+            payload, y_hat[:, rows, columns] = encode_tile(self.y[:, rows, columns], level, self.nets)
+            chunks.append(Chunk(ChunkType.TILE, payload))
+        return write_file(chunks), y_hat
+
+
+def latent_size(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of the latents of a picture."""
+    return -(-height // STRIDE), -(-width // STRIDE)
+
+
+def tile_slices(head: Head) -> Iterator[tuple[slice, slice]]:
+    """Latent rows and columns of every entropy tile, row by row."""
+    side = (1 << head.tile_log2) // STRIDE
+    height, width = latent_size(head.width, head.height)
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
+
+
+def window_slices(height: int, width: int, halo: int) -> Iterator[tuple[tuple, tuple, tuple]]:
+    """(inner, outer, core) of every window: its latents, the same with the halo, and where inner lies in outer."""
+    for top in range(0, height, WINDOW):
+        for left in range(0, width, WINDOW):
+            inner, outer, core = [], [], []
+            for start, size in ((top, height), (left, width)):
+                stop = min(start + WINDOW, size)
+                low, high = max(0, start - halo), min(size, stop + halo)
+                inner.append(slice(start, stop))
+                outer.append(slice(low, high))
+                core.append(slice(start - low, stop - low))
+            yield tuple(inner), tuple(outer), tuple(core)
+
+
+def pixel_slices(latent: tuple[slice, slice]) -> tuple[slice, slice]:
+    """Latent slices in pixels."""
+    return tuple(slice(s.start * STRIDE, s.stop * STRIDE) for s in latent)
+
+
+def encode_alpha(alpha: np.ndarray) -> bytes:
+    """An alpha plane (H, W) uint8, lossless: each row minus the one above, modulo 256, then zlib (RFC 1950)."""
+    above = np.vstack([np.zeros_like(alpha[:1]), alpha[:-1]])
+    packed = zlib.compress((alpha - above).tobytes(), 9)
+    return write_varint(len(packed)) + packed
+
+
+def decode_alpha(payload: bytes, height: int, width: int) -> np.ndarray:
+    """The alpha plane (height, width) of a payload; takes no more memory than its size.
+
+    Raises:
+        Corrupt: it does not hold exactly that many samples.
+    """
+    length, start = read_varint(payload, 0)
+    if start + length != len(payload):
+        raise Corrupt("the alpha plane is not as long as it says")
+    inflater = zlib.decompressobj()
+    try:
+        raw = inflater.decompress(payload[start:], height * width)
+        complete = not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof
+    except zlib.error as error:
+        raise Corrupt("the alpha plane does not inflate") from error
+    if len(raw) != height * width or not complete:
+        raise Corrupt("the alpha plane does not fit the picture")
+    rows = np.frombuffer(raw, np.uint8).reshape(height, width)
+    return np.add.accumulate(rows, axis=0, dtype=np.uint8)

@@ -1,0 +1,70 @@
+"""Search for the quality level that meets a size, a rate or a PSNR; analysis runs once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pixa.errors import UsageError
+from pixa.image import Analysed, Progress, pixel_slices, window_slices
+from pixa.pixels import Picture
+
+TOP_LEVEL = 200
+
+
+def encode_to_target(
+    picture: Picture,
+    *,
+    bpp: float | None = None,
+    target_size: int | None = None,
+    psnr: float | None = None,
+    model: str = "fast",
+    effort: int = 0,
+    jobs: int = 0,
+    progress: Progress | None = None,
+) -> bytes:
+    """The best file within `target_size` bytes or `bpp` bits a pixel, or the smallest of at least `psnr` dB.
+
+    A target out of reach gives the nearest end of the range: quality 0 for a size that is too small, 100 for a PSNR that
+    is too high. About eight codings of the latents, one analysis.
+
+    Raises:
+        UsageError: not exactly one target, or one that is not positive.
+    """
+    targets = [value for value in (bpp, target_size, psnr) if value is not None]
+    if len(targets) != 1 or not targets[0] > 0:
+        raise UsageError("give exactly one of bpp, target_size and psnr, above zero")
+    analysed = Analysed(picture, model, jobs, progress)
+    pixels = picture.width * picture.height
+    limit = target_size if target_size is not None else (bpp or 0) * pixels / 8
+
+    def reached(level: int, file: bytes, y_hat: np.ndarray) -> bool:
+        """Whether a level is at or past the one sought."""
+        return peak_snr(analysed, y_hat, level) >= psnr if psnr is not None else len(file) > limit
+
+    low, high = 0, TOP_LEVEL + 1  # the first level that has reached the target lies in [low, high]
+    files: dict[int, bytes] = {}
+    while low < high:
+        middle = (low + high) // 2
+        if middle > TOP_LEVEL:
+            break
+        files[middle], y_hat = analysed.encode(middle)
+        if reached(middle, files[middle], y_hat):
+            high = middle
+        else:
+            low = middle + 1
+    level = min(low, TOP_LEVEL) if psnr is not None else max(low - 1, 0)
+    return files.get(level) or analysed.encode(level)[0]
+
+
+def peak_snr(analysed: Analysed, y_hat: np.ndarray, level: int) -> float:
+    """PSNR in dB of the colour samples a decoder will show."""
+    nets, colour = analysed.nets, analysed.picture.colour
+    error = 0.0
+    for inner, outer, core in window_slices(*y_hat.shape[1:], nets.entry.synthesis_halo):
+        rgb = nets.synthesis(np.ascontiguousarray(y_hat[:, *outer]), level)[pixel_slices(core)]
+        target = colour[pixel_slices(inner)]
+        rgb = rgb[: target.shape[0], : target.shape[1]]
+        if target.shape[2] == 1:
+            rgb = np.rint(rgb.mean(2, dtype=np.float32, keepdims=True))
+        error += np.square(target.astype(np.float32) - rgb).sum(dtype=np.float64)
+    return 10 * np.log10(255**2 * colour.size / max(error, 1e-9))

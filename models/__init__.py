@@ -1,0 +1,1 @@
+"""Models: the registry of what is shipped, and (with the extra `train`) architectures, training and export."""

@@ -1,0 +1,79 @@
+"""The shipped models, read from weights/manifest.json with the standard library alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from pixa.errors import ModelMissing
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """Facts of one set of trained weights, `name.tag`.
+
+    Attributes:
+        wire_id: number of the architecture and its weights in files, written by hand, never reused.
+        hash: first eight hexadecimal digits of the SHA-256 of the decoder's files.
+        decoder: the files the decoder needs, in the order they are hashed.
+        encoder: the files only the encoder needs.
+        analysis_halo, synthesis_halo: latent rows (16 pixels each) a window needs beyond its edge.
+    """
+
+    name: str
+    tag: str
+    wire_id: int
+    hash: str
+    description: str
+    decode_kmac_per_pixel: float
+    parameters: int
+    analysis_halo: int
+    synthesis_halo: int
+    decoder: tuple[str, ...] = field(repr=False)
+    encoder: tuple[str, ...] = field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        return weights_folder() / f"{self.name}.{self.tag}"
+
+
+def weights_folder() -> Path:
+    return Path(str(files("pixa.weights").joinpath("manifest.json"))).parent
+
+
+@cache
+def list_models() -> tuple[ModelEntry, ...]:
+    """Every shipped model; of several tags of a name, the last is the default."""
+    manifest = json.loads((weights_folder() / "manifest.json").read_text())
+    lists = ("decoder", "encoder")
+    return tuple(ModelEntry(**entry | {name: tuple(entry[name]) for name in lists}) for entry in manifest["models"])
+
+
+def find_model(name: str) -> ModelEntry:
+    """The model called `name` or `name.tag`.
+
+    Raises:
+        ModelMissing: there is none; the message lists those there are.
+    """
+    for entry in reversed(list_models()):
+        if name in (entry.name, f"{entry.name}.{entry.tag}"):
+            return entry
+    known = ", ".join(f"{entry.name}.{entry.tag}" for entry in list_models())
+    raise ModelMissing(f"no model is called {name!r}; installed: {known}")
+
+
+def find_wire(wire_id: int, model_hash: int) -> ModelEntry:
+    """The model that a file names.
+
+    Raises:
+        ModelMissing: the id is unknown or its weights are others than the file was made with.
+    """
+    for entry in list_models():
+        if entry.wire_id == wire_id:
+            if int(entry.hash, 16) == model_hash:
+                return entry
+            raise ModelMissing(f"model {entry.name}.{entry.tag} is installed with other weights than the file needs")
+    raise ModelMissing(f"model number {wire_id} is not installed: a newer pixa may have it")

@@ -1,0 +1,1 @@
+"""Trained models: `manifest.json` and a folder a model. Data only."""
