@@ -5,12 +5,14 @@ Every codec takes an (H, W, 3) uint8 RGB array and a quality on its own scale, h
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import io
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from PIL import Image, features
 
 import pixa
 from pixa.errors import UsageError
+from pixa.models.registry import ModelEntry, find_model, list_models
 
 
 class Codec(Protocol):
@@ -34,7 +37,7 @@ class Codec(Protocol):
 
     @property
     def version(self) -> str:
-        """Everything besides the settings that the bytes depend on."""
+        """What the bytes depend on besides picture and quality."""
 
     @property
     def missing(self) -> str | None:
@@ -47,12 +50,18 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class PillowCodec:
-    """A format that Pillow writes, by itself (`feature`) or through a plugin module (`plugin`, `package`)."""
+    """A format that Pillow writes, by itself (`feature`) or through a plugin module (`plugin`, `package`).
+
+    Attributes:
+        options: arguments of `Image.save` that are always the same.
+        quality_option: the argument that carries the quality.
+    """
 
     format: str
     description: str
     qualities: tuple[float, ...]
-    options: Callable[[float], dict]
+    options: dict = field(default_factory=dict)
+    quality_option: Callable[[float], dict] = lambda quality: {"quality": int(quality)}
     feature: str = ""
     plugin: str = ""
     package: str = ""
@@ -60,7 +69,7 @@ class PillowCodec:
     @property
     def version(self) -> str:
         library = importlib.metadata.version(self.package) if self.plugin else features.version(self.feature)
-        return f"Pillow {PIL.__version__}, {self.package or self.feature} {library}"
+        return f"Pillow {PIL.__version__}, {self.package or self.feature} {library}, {self.options}"
 
     @property
     def missing(self) -> str | None:
@@ -68,25 +77,122 @@ class PillowCodec:
             return None if importlib.util.find_spec(self.plugin) else f"pip install {self.package}"
         return None if features.check(self.feature) else f"a Pillow built with {self.feature}"
 
-    def encode(self, samples: np.ndarray, quality: float) -> bytes:
+    def load(self) -> None:
         if self.plugin:
             importlib.import_module(self.plugin)
+
+    def encode(self, samples: np.ndarray, quality: float) -> bytes:
+        self.load()
         file = io.BytesIO()
-        Image.fromarray(samples).save(file, self.format, **self.options(quality))
+        Image.fromarray(samples).save(file, self.format, **self.options, **self.quality_option(quality))
         return file.getvalue()
 
     def decode(self, data: bytes) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(data), formats=[self.format]).convert("RGB"))
+        self.load()
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 @dataclass(frozen=True)
 class PixaCodec:
-    """A pixa model at one effort."""
+    """A pixa model at one effort, on `threads` threads, 0 for all cores."""
 
     model: str
     effort: int = 0
+    threads: int = 0
     qualities: tuple[float, ...] = tuple(range(0, 101, 10))
+    missing = None
 
     @property
     def description(self) -> str:
         return f"pixa, model {self.model}, effort {self.effort}"
+
+    @property
+    def version(self) -> str:
+        return f"pixa {pixa.__version__}, {self.model} {weights_sha256(find_model(self.model))[:16]}"
+
+    def encode(self, samples: np.ndarray, quality: float) -> bytes:
+        return pixa.encode(samples, quality=quality, model=self.model, effort=self.effort, jobs=self.threads)
+
+    def decode(self, data: bytes) -> np.ndarray:
+        return pixa.decode(data, jobs=self.threads)
+
+
+@cache
+def weights_sha256(entry: ModelEntry) -> str:
+    """SHA-256 over all files of a model, also those of the encoder: they change the bytes within the same format."""
+    digest = hashlib.sha256()
+    for name in entry.decoder + entry.encoder:
+        digest.update((entry.folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+CODECS: dict[str, Codec] = {
+    **{f"pixa:{entry.name}": PixaCodec(entry.name) for entry in list_models()},
+    "jpeg": PillowCodec(
+        format="JPEG",
+        description="JPEG, 4:2:0, optimised Huffman tables",
+        qualities=(4, 7, 11, 16, 23, 32, 42, 54, 66, 76, 84, 89, 92),
+        options={"subsampling": "4:2:0", "optimize": True},
+        feature="jpg",
+    ),
+    "jpeg2000": PillowCodec(
+        format="JPEG2000",
+        description="JPEG 2000, 9/7 wavelet, quality is bits a pixel",
+        qualities=(0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.3, 1.7, 2.2),
+        options={"quality_mode": "rates", "irreversible": True, "mct": 1},
+        quality_option=lambda quality: {"quality_layers": [24 / quality]},
+        feature="jpg_2000",
+    ),
+    "webp": PillowCodec(
+        format="WEBP",
+        description="WebP, method 6",
+        qualities=(0, 1, 3, 7, 13, 22, 34, 48, 62, 74, 80, 85, 90),
+        options={"method": 6},
+        feature="webp",
+    ),
+    "avif": PillowCodec(
+        format="AVIF",
+        description="AVIF, speed 6, 4:4:4",
+        qualities=(2, 8, 14, 20, 27, 34, 41, 48, 55, 62, 69, 76, 83),
+        options={"speed": 6, "subsampling": "4:4:4"},
+        feature="avif",
+    ),
+    "jxl": PillowCodec(
+        format="JXL",
+        description="JPEG XL, effort 7",
+        qualities=(1, 4, 8, 14, 22, 32, 43, 54, 65, 75, 82, 88),
+        plugin="pillow_jxl",
+        package="pillow-jxl-plugin",
+    ),
+}
+
+
+def find_codec(name: str) -> Codec:
+    """The codec called `name`: a key of `CODECS`, "pixa:MODEL" or "pixa:MODEL@EFFORT".
+
+    Raises:
+        UsageError: there is none.
+        ModelMissing: pixa has no such model.
+    """
+    if name in CODECS:
+        return CODECS[name]
+    family, _, rest = name.partition(":")
+    model, _, effort = rest.partition("@")
+    if family != "pixa" or not (effort or "0").isdecimal():
+        raise UsageError(f"no codec is called {name!r}; there are {', '.join(CODECS)} and pixa:MODEL@EFFORT")
+    find_model(model)
+    return PixaCodec(model, int(effort or 0))
+
+
+def search_quality(
+    codec: Codec, samples: np.ndarray, measure: Callable[[bytes], float], limit: float, qualities: Sequence[int]
+) -> tuple[int, bytes]:
+    """The highest of rising whole `qualities` whose file measures at most `limit`, or the lowest, and that file.
+
+    Args:
+        measure: grows with quality, such as the length of the file or its PSNR.
+    """
+    encode = cache(lambda quality: codec.encode(samples, quality))
+    above = bisect_right(qualities, limit, key=lambda quality: measure(encode(quality)))
+    quality = qualities[max(above - 1, 0)]
+    return quality, encode(quality)

@@ -22,11 +22,11 @@ MAX_VARINT = 2**32 - 1
 
 
 class ChunkType(IntEnum):
-    """Chunk types of version 1; values are never reused."""
+    """Chunk types of version 1; values are never reused, and critical chunks stand in a file in ascending order."""
 
     HEAD = 0x01
-    TILE = 0x02
     ALPHA = 0x03
+    TILE = 0x04
     ICC = 0x81
     EXIF = 0x82
     XMP = 0x83

@@ -14,6 +14,7 @@ from pixa.bitstream.tables import Tables
 from pixa.errors import Corrupt
 
 AnsCoder = constriction.stream.stack.AnsCoder
+SEED = 1  # the coder's state before the first symbol, which a decoder must end on; reading too far would end on 0
 
 
 def by_table(indexes: np.ndarray) -> list[tuple[int, np.ndarray]]:
@@ -34,7 +35,7 @@ def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes
             for value in chosen[escaped].tolist():
                 escapes += write_varint(value << 1 if value >= 0 else -value << 1 | 1)
             runs.append((table, np.where(escaped, 2 * limit + 1, chosen + limit).astype(np.int32)))
-    coder = AnsCoder()
+    coder = AnsCoder(np.array([SEED], np.uint32))
     for table, run in reversed(runs):
         coder.encode_reverse(run, tables.categorical[table])
     words = np.asarray(coder.get_compressed(), dtype="<u4")
@@ -54,8 +55,8 @@ class Decoder:
         if self.next_escape > len(payload):
             raise Corrupt("a tile is shorter than it says")
         words = np.frombuffer(payload, "<u4", count, start).astype(np.uint32)
-        if count and words[-1] == 0:
-            raise Corrupt("a tile ends in an empty word")
+        if not count or words[-1] == 0:
+            raise Corrupt("a tile does not end in a word other than zero")
         self.payload, self.tables, self.coder = payload, tables, AnsCoder(words)
 
     def decode(self, indexes: np.ndarray) -> np.ndarray:
@@ -81,5 +82,5 @@ class Decoder:
         return value
 
     def finish(self) -> None:
-        if not self.coder.is_empty() or self.next_escape != len(self.payload):
-            raise Corrupt("a tile holds more than its symbols, or was made with other tables")
+        if self.coder.pos() != (0, SEED) or self.next_escape != len(self.payload):
+            raise Corrupt("a tile holds more or less than its symbols, or was made with other tables")

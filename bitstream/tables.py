@@ -49,19 +49,22 @@ class Tables:
         """
         from constriction import stream
 
-        return [None] + [stream.model.Categorical((t - 1).astype(np.float64), perfect=False) for t in self.frequencies[1:]]
+        categorical = stream.model.Categorical
+        return [None] + [categorical((table - 1).astype(np.float64), perfect=False) for table in self.frequencies[1:]]
 
-    def bits(self, symbols: np.ndarray, indexes: np.ndarray) -> float:
-        """Ideal code length of the symbols (1-D) under tables `indexes` (1-D uint8), escapes' own bytes included."""
-        total = 0.0
-        for index in np.unique(indexes[indexes > 0]):
-            limit, chosen = int(self.limits[index]), symbols[indexes == index].astype(np.int64)
-            escaped = np.abs(chosen) > limit
-            position = np.where(escaped, 2 * limit + 1, chosen + limit)
-            total -= np.log2(self.frequencies[index][position] / TOTAL).sum()
-            zigzag = np.abs(chosen[escaped]) * 2
-            total += 8 * sum(max(1, -(-int(v).bit_length() // 7)) for v in zigzag)
-        return total
+    @cached_property
+    def costs(self) -> np.ndarray:
+        """(T, MAX_LIMIT + 2) float32: bits of a magnitude under a table; an escape counts two bytes of its own."""
+        costs = np.zeros((len(self.limits), MAX_LIMIT + 2), np.float32)
+        for row, limit, table in zip(costs[1:], self.limits[1:], self.frequencies[1:], strict=True):
+            bits = PRECISION - np.log2(table)
+            row[: limit + 1], row[limit + 1 :] = bits[limit:-1], bits[-1] + 16
+        return costs
+
+    def cost(self, symbols: np.ndarray, indexes: np.ndarray) -> np.ndarray:
+        """Ideal code length in bits of every symbol under its table, both arrays of one shape."""
+        magnitude = np.minimum(np.abs(symbols), MAX_LIMIT + 1).astype(np.intp)
+        return self.costs[indexes, magnitude]
 
 
 def gaussian_tables(scales: np.ndarray) -> Tables:
@@ -80,7 +83,7 @@ def gaussian_tables(scales: np.ndarray) -> Tables:
 
 
 def integer_frequencies(mass: np.ndarray) -> np.ndarray:
-    """Frequencies of at least 1 summing to 2**24, proportional to `mass`; the largest entry takes what rounding leaves."""
+    """Frequencies of at least 1 summing to 2**24, in proportion to `mass`; the largest takes what rounding leaves."""
     frequencies = np.maximum(1, np.floor(mass / mass.sum() * TOTAL)).astype(np.int64)
     frequencies[np.argmax(frequencies)] += TOTAL - frequencies.sum()
     return frequencies

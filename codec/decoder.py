@@ -61,7 +61,7 @@ class Decoder:
         return head
 
     def check_order(self) -> None:
-        """One header, one alpha plane if it says so, as many tiles as the size asks for, metadata once and before tiles."""
+        """One header, an alpha plane if it says so, as many tiles as the size asks for, each kind of metadata once."""
         kinds = [chunk.type for chunk in self.chunks]
         side = 1 << self.head.tile_log2
         tiles = -(-self.head.width // side) * -(-self.head.height // side)

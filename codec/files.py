@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +35,12 @@ def write_whole(path: str | os.PathLike, content: bytes | Callable[[BinaryIO], o
         PixaError: the folder or the file cannot be written.
     """
     write = content if callable(content) else lambda file: file.write(content)
-    target = Path(os.path.realpath(path))
     try:
-        if target.exists() and not target.is_file() and not target.is_dir():
-            with open(target, "wb") as file:
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            with open(path, "wb") as file:
                 write(file)
             return
+        target = Path(os.path.realpath(path))
         temporary = target.with_name(f".pixa-{secrets.token_hex(8)}.part")
         try:
             with open(temporary, "xb") as file:
@@ -54,21 +53,6 @@ def write_whole(path: str | os.PathLike, content: bytes | Callable[[BinaryIO], o
         raise
     except OSError as error:
         raise PixaError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
-
-
-def read_bytes(source: str) -> bytes:
-    """All bytes of a file or of standard input."""
-    return sys.stdin.buffer.read() if source == STANDARD else Path(source).read_bytes()
-
-
-def write_output(target: str, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """`write_whole`, or standard output."""
-    if target != STANDARD:
-        write_whole(target, content)
-    elif callable(content):
-        content(sys.stdout.buffer)
-    else:
-        sys.stdout.buffer.write(content)
 
 
 def check_target(job: Job, force: bool) -> None:
@@ -139,7 +123,7 @@ def plan(
         if source == STANDARD and output_dir is not None:
             raise UsageError("standard input has no name for --output-dir: use -o")
         place = Path(output_dir, below) if output_dir is not None else Path(source)
-        target = STANDARD if source == STANDARD else str(place.with_suffix(suffix))
+        target = STANDARD if source == STANDARD else str(place.parent / f"{place.stem}{suffix}")
         if target in jobs:
             raise UsageError(f"{jobs[target].source} and {source} would both be written to {target}")
         jobs[target] = Job(source, target)

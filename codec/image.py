@@ -40,7 +40,7 @@ def encode_picture(
     Args:
         quality: 0 smallest to 100 best, in steps of one half.
         model: `name` or `name.tag`.
-        effort: 0 to 9, time spent on the search for fewer bits.
+        effort: 0 rounds the latents, 1 to 9 quantise them rate-distortion optimally.
         jobs: threads, 0 for all cores.
         progress: called with (windows done, windows in all).
 
@@ -48,8 +48,7 @@ def encode_picture(
         UsageError: quality or effort out of range.
         ModelMissing: the model is not installed.
     """
-    analysed = Analysed(picture, model, jobs, progress)
-    return analysed.encode(level_of(quality))[0]
+    return Analysed(picture, model, jobs, progress).encode(level_of(quality), effort)[0]
 
 
 def level_of(quality: float) -> int:
@@ -104,8 +103,14 @@ class Analysed:
             if progress:
                 progress(done + 1, len(windows))
 
-    def encode(self, level: int) -> tuple[bytes, np.ndarray]:
-        """The file at a quality level, and the latents y_hat (M, h, w) its decoder will see."""
+    def encode(self, level: int, effort: int = 0) -> tuple[bytes, np.ndarray]:
+        """The file at a quality level, and the latents y_hat (M, h, w) its decoder will see.
+
+        Raises:
+            UsageError: effort out of range.
+        """
+        if effort not in range(10):
+            raise UsageError(f"effort {effort} is outside 0 to 9")
         head = Head(
             width=self.picture.width,
             height=self.picture.height,
@@ -122,7 +127,7 @@ class Analysed:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
         y_hat = np.empty_like(self.y)
         for rows, columns in tile_slices(head):
-            payload, y_hat[:, rows, columns] = encode_tile(self.y[:, rows, columns], level, self.nets)
+            payload, y_hat[:, rows, columns] = encode_tile(self.y[:, rows, columns], level, self.nets, effort)
             chunks.append(Chunk(ChunkType.TILE, payload))
         return write_file(chunks), y_hat
 

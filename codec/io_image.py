@@ -19,8 +19,9 @@ from pixa.errors import LimitExceeded, PixaError, UnsupportedInput, UsageError
 from pixa.files import write_whole
 from pixa.pixels import Picture
 
-SUFFIXES = frozenset(".png .apng .jpg .jpeg .jfif .webp .avif .tif .tiff .bmp .gif .ppm .pgm .pbm .jp2 .tga".split())
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".tga"}
 STILL = {"MPO", "PSD"}  # further frames are no animation: previews and gain maps of a photo, layers of a drawing
+INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp"}
 EXIF_PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -36,6 +37,7 @@ UPRIGHT = {
 # artist, copyright; then the Exif and GPS directories.
 TIFF_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 TIFF_DIRECTORIES = (0x8769, 0x8825)
+TIFF_XMP = 0x02BC
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ OUTPUT_FORMATS = (
     OutputFormat("JPEG", (".jpg", ".jpeg"), alpha=False, options={"quality": 95, "subsampling": "4:4:4"}),
     OutputFormat("WEBP", (".webp",), options={"lossless": True}),
     OutputFormat("AVIF", (".avif",), options={"quality": 95, "subsampling": "4:4:4"}),
-    OutputFormat("TIFF", (".tif", ".tiff"), options={"compression": "tiff_adobe_deflate"}),
+    OutputFormat("TIFF", (".tif", ".tiff")),
     OutputFormat("BMP", (".bmp",), alpha=False, metadata=False),
     OutputFormat("PPM", (".ppm", ".pgm"), alpha=False, metadata=False),
 )
@@ -85,7 +87,7 @@ def load(source: str | os.PathLike | bytes | BinaryIO) -> Picture:
 
     Raises:
         UnsupportedInput: no picture, a broken or cut one, an animation, or more than 8 bits a sample.
-        LimitExceeded: more pixels than Pillow takes for a harmless file (`PIL.Image.MAX_IMAGE_PIXELS`).
+        LimitExceeded: more pixels than Pillow opens, twice `PIL.Image.MAX_IMAGE_PIXELS` (179 million).
         OSError: the file cannot be opened.
     """
     if isinstance(source, str | os.PathLike):
@@ -98,13 +100,11 @@ def load(source: str | os.PathLike | bytes | BinaryIO) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _read(source)
     except (PixaError, MemoryError):
         raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise LimitExceeded(f"the picture claims more than {limit:.0f} megapixels") from error
+    except Image.DecompressionBombError as error:
+        raise LimitExceeded(f"the picture claims more than {2 * Image.MAX_IMAGE_PIXELS} pixels") from error
     except Image.UnidentifiedImageError as error:
         if source.seek(0, os.SEEK_END) == 0:
             raise UnsupportedInput("the file is empty") from error
@@ -121,7 +121,7 @@ def _read(file: BinaryIO) -> Picture:
             raise UnsupportedInput(f"the file holds {frames} pictures; pixa takes files of one")
         if image.format in ("AVIF", "JPEG2000"):
             file.seek(0)
-            _check_bits(_coded_bits(file.read()))
+            _refuse_deep(_coded_deep(file.read()))
         return image_to_picture(image)
 
 
@@ -141,7 +141,7 @@ def image_to_picture(image: Image.Image, info: Mapping[str, Any] | None = None) 
         UnsupportedInput: more than 8 bits a sample, floating-point samples.
         LimitExceeded: a side of 0 or more than 65535.
     """
-    _check_bits(_sample_bits(image))
+    _refuse_deep(_sampled_deep(image))
     image.load()
     info = image.info if info is None else info
     icc, exif, xmp = info.get("icc_profile") or b"", _exif(image, info), info.get("xmp") or b""
@@ -167,13 +167,14 @@ def picture_to_image(picture: Picture) -> Image.Image:
     """The picture as Pillow's image (L, LA, RGB or RGBA) with "icc_profile", "exif" and "xmp" in its `info`."""
     samples = picture.samples[:, :, 0] if picture.samples.shape[2] == 1 else picture.samples
     image = Image.fromarray(np.ascontiguousarray(samples))
-    if "icc" in picture.metadata:
-        image.info["icc_profile"] = picture.metadata["icc"]
-    if "exif" in picture.metadata:
-        image.info["exif"] = EXIF_PREFIX + picture.metadata["exif"]
-    if "xmp" in picture.metadata:
-        image.info["xmp"] = picture.metadata["xmp"]
+    image.info.update(metadata_info(picture.metadata))
     return image
+
+
+def metadata_info(metadata: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The metadata of a `Picture` under the names and in the form that Pillow's `info` has."""
+    info = {INFO_KEYS[name]: payload for name, payload in metadata.items()}
+    return info | ({"exif": EXIF_PREFIX + info["exif"]} if "exif" in info else {})
 
 
 def save(picture: Picture, target: str | os.PathLike | BinaryIO, format: str | None = None) -> None:
@@ -197,7 +198,7 @@ def save(picture: Picture, target: str | os.PathLike | BinaryIO, format: str | N
     image = picture_to_image(picture)
     content = io.BytesIO()
     try:
-        image.save(content, chosen.name, **chosen.options, **(_metadata_options(image, chosen)))
+        image.save(content, chosen.name, **chosen.options, **_metadata_options(image, chosen))
     except (OSError, ValueError, struct.error) as error:
         raise UnsupportedInput(f"the picture cannot be written as {chosen.name}: {error}") from error
     if is_path:
@@ -209,45 +210,45 @@ def save(picture: Picture, target: str | os.PathLike | BinaryIO, format: str | N
 def _metadata_options(image: Image.Image, chosen: OutputFormat) -> dict[str, Any]:
     if not chosen.metadata:
         return {}
-    options = {key: image.info[key] for key in ("icc_profile", "exif", "xmp") if key in image.info}
+    options = {key: image.info[key] for key in INFO_KEYS.values() if key in image.info}
     if chosen.name == "PNG" and "xmp" in options:
         chunk = PngImagePlugin.PngInfo()
         chunk.add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + options.pop("xmp"))
         options["pnginfo"] = chunk
     if chosen.name == "TIFF" and "xmp" in options:
-        options["tiffinfo"] = {700: options.pop("xmp")}
+        tags = Image.Exif()
+        tags.load(options.get("exif", b""))
+        tags[TIFF_XMP] = options.pop("xmp")
+        options["exif"] = tags
     return options
 
 
-def _check_bits(bits: int) -> None:
-    if bits > 8:
-        raise UnsupportedInput(f"the picture has {bits} bits a sample; pixa codes 8: convert it first")
+def _refuse_deep(deep: bool) -> None:
+    if deep:
+        raise UnsupportedInput("the picture has more than 8 bits a sample, which pixa does not cut: convert it first")
 
 
-def _sample_bits(image: Image.Image) -> int:
-    """Bits a sample, seen from Pillow's mode and, before the pixels are loaded, from the layout of the file."""
-    if image.mode in ("I", "F"):
-        return 32 if image.mode == "F" else 16
-    if image.mode.startswith("I;16"):
-        return 16
+def _sampled_deep(image: Image.Image) -> bool:
+    """More than 8 bits a sample, by Pillow's mode and, until the pixels are loaded, by the layout of the file."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16") or image.info.get("bit_depth", 8) > 8:
+        return True
     for codec, _, _, args in getattr(image, "tile", ()):
         layout, *rest = args if isinstance(args, tuple) else (args,)
         if codec == "SGI16" or re.search(";16[BLNR]", str(layout)):
-            return 16
-        if codec in ("ppm", "ppm_plain") and rest:
-            return rest[0].bit_length()
-    return image.info.get("bit_depth", 8)
+            return True
+        if codec in ("ppm", "ppm_plain") and rest and rest[0] > 255:
+            return True
+    return False
 
 
-def _coded_bits(content: bytes) -> int:
-    """Bits a sample of an AVIF (its av1C box) or JPEG 2000 file (its SIZ marker), which Pillow cuts to 8."""
+def _coded_deep(content: bytes) -> bool:
+    """More than 8 bits a sample in an AVIF (its av1C box) or JPEG 2000 file (its SIZ marker); Pillow cuts both."""
     if match := re.search(rb"av1C\x81.(.)", content, re.DOTALL):
-        flags = match[1][0]
-        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+        return bool(match[1][0] & 0x40)
     if match := re.search(rb"\xff\x4f\xff\x51.{36}(..)", content, re.DOTALL):
         components = content[match.end() :][: 3 * int.from_bytes(match[1], "big") : 3]
-        return max(((depth & 0x7F) + 1 for depth in components), default=8)
-    return 8
+        return any((depth & 0x7F) >= 8 for depth in components)
+    return False
 
 
 def _exif(image: Image.Image, info: Mapping[str, Any]) -> bytes:

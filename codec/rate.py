@@ -24,8 +24,8 @@ def encode_to_target(
 ) -> bytes:
     """The best file within `target_size` bytes or `bpp` bits a pixel, or the smallest of at least `psnr` dB.
 
-    A target out of reach gives the nearest end of the range: quality 0 for a size that is too small, 100 for a PSNR that
-    is too high. About eight codings of the latents, one analysis.
+    A target out of reach gives the nearest end of the range: quality 0 for a size that is too small, 100 for a PSNR
+    that is too high. About eight codings of the latents, one analysis.
 
     Raises:
         UsageError: not exactly one target, or one that is not positive.
@@ -47,13 +47,13 @@ def encode_to_target(
         middle = (low + high) // 2
         if middle > TOP_LEVEL:
             break
-        files[middle], y_hat = analysed.encode(middle)
+        files[middle], y_hat = analysed.encode(middle, effort)
         if reached(middle, files[middle], y_hat):
             high = middle
         else:
             low = middle + 1
     level = min(low, TOP_LEVEL) if psnr is not None else max(low - 1, 0)
-    return files.get(level) or analysed.encode(level)[0]
+    return files.get(level) or analysed.encode(level, effort)[0]
 
 
 def peak_snr(analysed: Analysed, y_hat: np.ndarray, level: int) -> float:

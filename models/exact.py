@@ -55,7 +55,7 @@ class Exact(nn.Module):
 
 
 class ExactPointwise(Exact):
-    """1x1 convolution (B, C_in, H, W) -> (B, C_out, H, W) on integers; `extra` (C_out or B, C_out, 1, 1) joins the sum."""
+    """1x1 convolution (B, C_in, H, W) -> (B, C_out, H, W) on integers; `extra` (B, C_out, 1, 1) joins the sum."""
 
     def __init__(self, c_in: int, c_out: int, **kwargs):
         super().__init__((c_out, c_in), **kwargs)

@@ -12,8 +12,8 @@
 Two passes. Pass A codes channels 0..127 where row + column is even and 128..255 where it is odd; pass B the rest. The
 table indexes of B also see the magnitudes of A's symbols, its means see the latents that A rebuilt. The arrangement
 follows the checkerboard (He et al., CVPR 2021) and the channel halves on opposite parities of DCVC-RT (Jia et al., CVPR
-2025); keeping floats away from the tables is DESIGN's contract 1. `gain`, `step` and the biases depend on the quality level
-(gain units, Cui et al., CVPR 2021; per-level vectors, DCVC-FM, Li et al., CVPR 2024).
+2025); no float ever chooses a table. `gain`, `step` and the biases depend on the quality level (gain units, Cui et al.,
+CVPR 2021; per-level vectors, DCVC-FM, Li et al., CVPR 2024).
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Synthesis(nn.Module):
 
 @dataclass(frozen=True)
 class FastConfig:
-    """Widths: c trunk at 1/8, m latents at 1/16, n hyper-latents at 1/64, f features, k mean state, hidden scale state."""
+    """Widths: c trunk at 1/8, m latents at 1/16, n hyper-latents at 1/64, f features, k means, hidden scales."""
 
     c: int = 128
     m: int = 256

@@ -1,0 +1,33 @@
+# Each target sets up what it needs from nothing. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+DEMO = .venv-demo/bin
+TEST = .venv-test/bin
+
+.PHONY: demo test bench lint clean
+
+demo: .venv-demo/ready
+	$(DEMO)/python -m pixa.app.showcase --output demo.png
+
+test: .venv-test/ready
+	$(TEST)/ruff check .
+	$(TEST)/lint-imports
+	$(TEST)/python -m pytest
+
+# KODAK is a folder of pictures, CURVES published rate-distortion points in CompressAI's schema.
+bench: .venv-test/ready
+	$(TEST)/python -m pixa.app.bench $(KODAK) --curves $(CURVES) -o runs/bench
+
+.venv-demo/ready: pyproject.toml $(wildcard codec/* bitstream/* models/* app/* weights/*/*)
+	$(PYTHON) -m venv .venv-demo
+	$(DEMO)/pip install --quiet .
+	touch $@
+
+# torch is installed first and pinned, so that resolving the extras keeps its build.
+.venv-test/ready: pyproject.toml $(wildcard codec/* bitstream/* models/* datasets/* app/* weights/*/*)
+	$(PYTHON) -m venv .venv-test
+	$(TEST)/pip install --quiet torch==2.13.0
+	$(TEST)/pip install --quiet torch==2.13.0 ".[train,bench,dev]"
+	touch $@
+
+clean:
+	rm -rf .venv-demo .venv-test build runs demo.png

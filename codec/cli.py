@@ -1,0 +1,206 @@
+"""The command line: options, examples and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from pixa import __version__, commands
+from pixa.bitstream.container import VERSION
+from pixa.console import Console
+from pixa.decoder import MAX_PIXELS
+from pixa.errors import PixaError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "KIB": 2**10, "MIB": 2**20}
+METADATA = ("icc", "exif", "xmp")
+
+EPILOG = """\
+examples:
+  pixa encode photo.jpg                         photo.pixa, beside it
+  pixa encode photo.jpg -q 80 -o small.pixa
+  pixa encode photo.png --target-size 20K
+  pixa encode -r pictures --output-dir packed
+  pixa decode photo.pixa -o photo.png
+  pixa decode - --format webp < photo.pixa > photo.webp
+  pixa info photo.pixa
+
+exit codes:
+  0 ok   1 error   2 usage   3 no pixa file, or of a newer version   4 damaged file
+  5 model missing   6 over a limit   130 interrupted
+"""
+ENCODE = """\
+examples:
+  pixa encode photo.jpg -q 75
+  pixa encode *.png --output-dir packed --bpp 0.5
+  cat photo.png | pixa encode - -o photo.pixa
+"""
+DECODE = """\
+examples:
+  pixa decode photo.pixa                        photo.png, beside it
+  pixa decode photo.pixa -o photo.jpg
+  pixa decode -r packed --output-dir pictures --format webp
+"""
+VERIFY = """\
+Decodes every symbol and says ok, or what is wrong. --json adds SHA-256 hashes: symbols_sha256 is the same on every
+machine; pixels_sha256 is that of the samples row by row and may differ between machines by rounding.
+"""
+
+
+def number(low: float, high: float = float("inf"), *, above: bool = False) -> Callable[[str], float]:
+    """A type for argparse: a number from `low` (`above`: greater than it) to `high`."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high or (above and value == low):
+            bound = "" if high == float("inf") else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(f"{text} is not {'above' if above else 'at least'} {low:g}{bound}")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A type for argparse: a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{text} is not {low}{f' to {high}' if high is not None else ' or more'}")
+        return value
+
+    parse.__name__ = "whole number"
+    return parse
+
+
+def byte_count(text: str) -> int:
+    """20000, 20K, 1.5M, 20KiB or 1MiB in bytes, for argparse."""
+    digits = text.rstrip("KMiBkmb")
+    unit = text[len(digits) :].upper()
+    try:
+        value = float(digits) * UNITS[unit]
+        if not 1 <= value < 2**40:
+            raise ValueError
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write bytes, or a number with K, M, KiB, MiB") from None
+    return int(value)
+
+
+def metadata_kinds(text: str) -> frozenset[str]:
+    """`all`, `none` or a list such as `icc,exif`, for argparse."""
+    kinds = {"all": METADATA, "none": ()}.get(text, text.split(","))
+    if not set(kinds) <= set(METADATA):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all, none nor a list of {','.join(METADATA)}")
+    return frozenset(kinds)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `pixa`; the command to run is in the `run` of what it returns."""
+    parser = argparse.ArgumentParser(
+        prog="pixa",
+        description="Neural image codec: pictures to small .pixa files and back.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pixa {__version__}, format version {VERSION}")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable, summary: str, **text: str) -> argparse.ArgumentParser:
+        formatter = argparse.RawDescriptionHelpFormatter
+        command = actions.add_parser(name, help=summary, formatter_class=formatter, **{"description": summary, **text})
+        command.set_defaults(run=run)
+        return command
+
+    encode = add("encode", commands.encode, "pictures to .pixa files", epilog=ENCODE)
+    add_inputs(encode, "pictures")
+    rate = encode.add_mutually_exclusive_group()
+    rate.add_argument("-q", "--quality", type=number(0, 100), default=60.0, help="0 smallest to 100 best (60)")
+    rate.add_argument("--bpp", type=number(0, above=True), help="best quality within so many bits a pixel")
+    rate.add_argument("--target-size", type=byte_count, metavar="SIZE", help="best quality within 20000, 20K, 20KiB")
+    rate.add_argument("--psnr", type=number(0, above=True), metavar="DB", help="smallest file of at least this PSNR")
+    encode.add_argument("-m", "--model", default="fast", help="see `pixa models` (fast)")
+    encode.add_argument("-e", "--effort", type=whole(0, 9), default=0, help="0 to 9, time spent on fewer bits (0)")
+    encode.add_argument(
+        "--metadata", type=metadata_kinds, default="all", metavar="KINDS", help="all, none or of icc,exif,xmp (all)"
+    )
+    add_outputs(encode)
+    add_jobs(encode)
+    add_messages(encode, bar=True)
+
+    decode = add("decode", commands.decode, ".pixa files to pictures", epilog=DECODE)
+    add_inputs(decode, ".pixa files")
+    decode.add_argument("--format", help="png, jpg, webp, avif, tiff, bmp or ppm (the suffix of -o, else png)")
+    decode.add_argument(
+        "--size-limit", type=whole(1), default=MAX_PIXELS, metavar="PIXELS", help=f"refuse larger ({MAX_PIXELS})"
+    )
+    add_outputs(decode)
+    add_jobs(decode)
+    add_messages(decode, bar=True)
+
+    info = add("info", commands.info, "what the headers of .pixa files say")
+    add_inputs(info, ".pixa files")
+    add_messages(info)
+
+    verify = add("verify", commands.verify, "decode all symbols of .pixa files", description=VERIFY)
+    add_inputs(verify, ".pixa files")
+    add_jobs(verify)
+    add_messages(verify, bar=True)
+
+    add_messages(add("models", commands.models, "list the models"))
+    return parser
+
+
+def add_inputs(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("inputs", nargs="+", metavar="IN", help=f"{what}, - for standard input")
+    command.add_argument("-r", "--recursive", action="store_true", help="take the files in folders, too")
+
+
+def add_outputs(command: argparse.ArgumentParser) -> None:
+    place = command.add_mutually_exclusive_group()
+    place.add_argument("-o", "--output", metavar="OUT", help="result of one input, - for standard output")
+    place.add_argument("--output-dir", metavar="DIR", help="folder of the results; folders are mirrored in it")
+    command.add_argument("-f", "--force", action="store_true", help="replace files that exist")
+
+
+def add_jobs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-j", "--jobs", type=whole(0), default=0, metavar="N", help="threads, 0 for all cores (0)")
+
+
+def add_messages(command: argparse.ArgumentParser, bar: bool = False) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object a line on standard output")
+    if bar:
+        command.add_argument("--quiet", action="store_true", help="no messages but errors")
+        command.add_argument("-v", "--verbose", action="store_true", help="say the model and the time, too")
+        command.add_argument("--no-progress", action="store_true", help="no progress bar on the terminal")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line (without the program's name) and returns its exit code."""
+    console = Console()
+    try:
+        args = build_parser().parse_args(argv)
+        options = vars(args)
+        console = Console(
+            as_json=args.json, quiet=options.get("quiet", False), bar=not options.get("no_progress", False)
+        )
+        code = args.run(args, console)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:
+        return stop.code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (PixaError, OSError) as error:
+        code = getattr(error, "exit_code", 1)
+        console.error(None, str(error), code)
+        return code
+    except KeyboardInterrupt:
+        console.error(None, "interrupted", 130)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

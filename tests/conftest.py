@@ -1,0 +1,48 @@
+"""Shared fixtures: natural pictures and the shipped model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixa.backends import OnnxModel, load_model
+from pixa.models.registry import find_model
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of torch cost more than they bring on pictures this small
+SAMPLES = Path(__file__).parents[1] / "app" / "samples"
+
+
+def sample(name: str) -> np.ndarray:
+    """A bundled photograph, (H, W, 3) uint8, read-only."""
+    with Image.open(SAMPLES / name) as image:
+        pixels = np.array(image.convert("RGB"))
+    pixels.setflags(write=False)
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def coffee() -> np.ndarray:
+    """A photograph, (400, 600, 3)."""
+    return sample("coffee.png")
+
+
+@pytest.fixture(scope="session")
+def photo(coffee: np.ndarray) -> np.ndarray:
+    """A crop of a photograph with edges, texture and flat parts, (256, 320, 3)."""
+    return coffee[100:356, 200:520]
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> np.ndarray:
+    """A photograph, (300, 451, 3)."""
+    return sample("chelsea.png")
+
+
+@pytest.fixture(scope="session")
+def model() -> OnnxModel:
+    """The shipped default model, on one thread."""
+    return load_model(find_model("fast"), 1)

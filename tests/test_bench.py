@@ -1,0 +1,247 @@
+"""The benchmark and its siblings: BD-rates, files written, resuming, and what a user is told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixa.app import measurements, showcase, speed
+from pixa.app.bench import main, run
+from pixa.app.codecs import CODECS, PillowCodec, find_codec, search_quality
+from pixa.app.metrics import psnr_rgb
+from pixa.app.report import Curve, bd_rate
+from pixa.errors import ModelMissing, UsageError
+
+RATES, PSNRS = np.array([0.1, 0.25, 0.6, 1.1, 2.0]), np.array([28.0, 31.5, 35.0, 38.2, 41.0])
+
+
+def read_rows(folder: Path) -> list[dict]:
+    with (folder / "rows.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sizes_and_psnrs(folder: Path) -> list[tuple]:
+    fields = ("picture", "codec", "quality", "bytes", "bpp", "psnr-rgb", "psnr-ycbcr")
+    return [tuple(row[field] for field in fields) for row in read_rows(folder)]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """A folder of two small pictures of different shape, and a text file."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "notes.txt").write_text("not a picture")
+    for name, (height, width) in {"a": (48, 64), "b": (70, 50)}.items():
+        y, x = np.mgrid[:height, :width]
+        waves = 128 + 60 * np.sin(x / 5 + y / 9) + 40 * np.cos(x * y / 200)
+        noise = np.random.default_rng(width).normal(0, 6, (height, width, 3))
+        samples = np.clip(waves[:, :, None] + [20, 0, -20] + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(samples).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(pictures, tmp_path_factory) -> Path:
+    """The output of a complete run."""
+    folder = tmp_path_factory.mktemp("finished")
+    run([pictures], ["jpeg", "webp"], folder)
+    return folder
+
+
+def test_bd_rate_of_a_curve_against_itself_is_zero():
+    percent, overlap = bd_rate((RATES, PSNRS), (RATES, PSNRS))
+    assert percent == pytest.approx(0)
+    assert overlap == pytest.approx(13)
+
+
+def test_bd_rate_of_a_fifth_fewer_bits_is_minus_twenty_percent():
+    assert bd_rate((RATES, PSNRS), (0.8 * RATES, PSNRS))[0] == pytest.approx(-20)
+    assert bd_rate((0.8 * RATES, PSNRS), (RATES, PSNRS))[0] == pytest.approx(25)
+
+
+def test_bd_rate_counts_only_the_overlap():
+    percent, overlap = bd_rate((RATES, PSNRS), (0.8 * RATES[2:], PSNRS[2:]))
+    assert overlap == pytest.approx(6)
+    assert percent == pytest.approx(-20, abs=0.5)
+    assert math.isnan(bd_rate((RATES, PSNRS), (RATES, PSNRS + 20))[0])
+    assert math.isnan(bd_rate((RATES, PSNRS), (RATES[:1], PSNRS[:1]))[0])
+
+
+def test_a_curve_is_sorted_and_loses_points_that_pay_more_for_less():
+    curve = Curve("c", "", {"bpp": [2.0, 0.5, 1.0, 0.5], "psnr-rgb": [36.0, 30.0, 29.0, None]})
+    rates, values = curve.points("psnr-rgb")
+    assert rates.tolist() == [0.5, 2.0]
+    assert values.tolist() == [30.0, 36.0]
+
+
+def test_a_run_writes_results_table_and_plots(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        *("jpeg.json", "webp.json", "rows.csv", "bench.md", "measurements.jsonl"),
+        *("rd-psnr-rgb.png", "rd-psnr-rgb.svg", "rd-psnr-ycbcr.png", "rd-psnr-ycbcr.svg"),
+    }
+    with Image.open(finished / "rd-psnr-rgb.png") as figure:
+        assert figure.convert("L").getextrema()[0] < 128
+    assert "| webp | " in (finished / "bench.md").read_text()
+    assert "+0.0%" in (finished / "bench.md").read_text()
+
+
+def test_results_are_means_in_the_schema_of_compressai(finished):
+    results = json.loads((finished / "jpeg.json").read_text())
+    assert results["name"] == "jpeg"
+    assert set(results) == {"name", "description", "results"}
+    assert set(results["results"]) == {"bpp", "psnr-rgb", "psnr-ycbcr", "encoding_time", "decoding_time"}
+    rows = [row for row in read_rows(finished) if row["codec"] == "jpeg"]
+    for index, quality in enumerate(CODECS["jpeg"].qualities):
+        at_quality = [row for row in rows if float(row["quality"]) == quality]
+        assert len(at_quality) == 2
+        for field in ("bpp", "psnr-rgb"):
+            mean = sum(float(row[field]) for row in at_quality) / 2
+            assert results["results"][field][index] == pytest.approx(mean)
+
+
+def test_rows_hold_the_size_of_the_whole_file_and_the_quality_of_the_decoded_picture(pictures, finished):
+    wanted = {"picture": "b.png", "codec": "webp", "quality": "48"}
+    row = next(row for row in read_rows(finished) if wanted.items() <= row.items())
+    samples = np.asarray(Image.open(pictures / "b.png"))
+    data = CODECS["webp"].encode(samples, 48)
+    assert int(row["bytes"]) == len(data)
+    assert float(row["bpp"]) == pytest.approx(8 * len(data) / (50 * 70))
+    assert float(row["psnr-rgb"]) == pytest.approx(psnr_rgb(samples, CODECS["webp"].decode(data)))
+
+
+def test_a_second_run_measures_nothing(pictures, finished, monkeypatch):
+    before = (finished / "bench.md").read_text()
+    monkeypatch.setattr(measurements, "time_coding", lambda *_: pytest.fail("a file was made again"))
+    assert run([pictures], ["jpeg", "webp"], finished) == before
+
+
+def test_a_killed_run_resumes_and_equals(pictures, finished, tmp_path, monkeypatch):
+    lines = (finished / "measurements.jsonl").read_text().splitlines(keepends=True)
+    half = len(lines) // 2
+    (tmp_path / "measurements.jsonl").write_text("".join(lines[:half]) + lines[half][:40])
+    made = []
+    time_coding = measurements.time_coding
+    monkeypatch.setattr(measurements, "time_coding", lambda *job: made.append(job) or time_coding(*job))
+    run([pictures], ["jpeg", "webp"], tmp_path)
+    assert sizes_and_psnrs(tmp_path) == sizes_and_psnrs(finished)
+    known = {line.strip() for line in lines[:half]} - {""}
+    assert len(made) == len(read_rows(finished)) - len(known)
+
+
+def test_a_changed_picture_is_measured_again(finished, tmp_path):
+    samples = np.full((48, 64, 3), 90, np.uint8)
+    Image.fromarray(samples).save(tmp_path / "a.png")
+    (tmp_path / "measurements.jsonl").write_text((finished / "measurements.jsonl").read_text())
+    run([tmp_path / "a.png"], ["jpeg"], tmp_path, anchor="jpeg")
+    assert int(read_rows(tmp_path)[0]["bytes"]) == len(CODECS["jpeg"].encode(samples, CODECS["jpeg"].qualities[0]))
+
+
+def test_two_processes_give_the_same_numbers_and_no_times(pictures, finished, tmp_path):
+    table = run([pictures], ["jpeg", "webp"], tmp_path, processes=2)
+    assert sizes_and_psnrs(tmp_path) == sizes_and_psnrs(finished)
+    assert "| - | - | JPEG, 4:2:0" in table
+
+
+def test_published_curves_stand_in_the_table_and_can_be_the_anchor(pictures, finished, tmp_path, capsys):
+    curve = tmp_path / "vtm.json"
+    Curve("VTM", "a published curve", {"bpp": [0.5, 2.0, 5.0], "psnr-rgb": [26.0, 32.0, 40.0]}).write(tmp_path)
+    (tmp_path / "VTM.json").rename(curve)
+    command = [str(pictures), "-o", str(finished), "--codecs", "jpeg,webp", "--anchor", "VTM", "--curves", str(curve)]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "| VTM (published) | 0.50-5.00 | +0.0% (14.0) | - | - | - | a published curve |" in table
+    assert "against VTM (published)" in table
+
+
+def test_a_codec_that_is_not_installed_is_left_out_and_named(pictures, finished, monkeypatch, capsys):
+    absent = PillowCodec("NONE", "", (1,), plugin="no_module_of_this_name", package="no-package-of-this-name")
+    monkeypatch.setitem(CODECS, "absent", absent)
+    table = run([pictures], ["jpeg", "webp", "absent"], finished)
+    assert "absent is left out: it needs pip install no-package-of-this-name" in capsys.readouterr().err
+    assert "absent" not in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{pictures}", "--codecs", "jpg"], 2, "no codec is called 'jpg'"),
+        (["{pictures}", "--codecs", "jpeg", "--anchor", "vtm"], 2, "anchor 'vtm'"),
+        (["{pictures}", "--codecs", "jpeg", "--anchor", "jpeg", "--metrics", "vmaf"], 2, "no metric is called 'vmaf'"),
+        (["{pictures}", "--codecs", "jpeg", "--anchor", "jpeg", "-j", "0"], 2, "0 processes"),
+        (["{pictures}/none"], 2, "does not exist"),
+        (["{pictures}/notes.txt", "--codecs", "jpeg", "--anchor", "jpeg"], 1, "as a picture"),
+        (["{pictures}", "--curves", "{pictures}/notes.txt"], 2, "no file of rate-distortion results"),
+        (["{pictures}", "--codecs", "pixa:none"], 5, "no model is called 'none'"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(arguments, code, message, pictures, tmp_path, capsys):
+    arguments = [argument.format(pictures=pictures) for argument in arguments]
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["pixa:fast", "jpeg", "jpeg2000", "webp", "avif"])
+def test_every_codec_decodes_what_it_encodes_and_spends_bits_on_quality(name, photo):
+    codec = find_codec(name)
+    low, high = (codec.encode(photo, codec.qualities[index]) for index in (1, -1))
+    assert len(low) < len(high) < photo.nbytes
+    assert psnr_rgb(photo, codec.decode(low)) < psnr_rgb(photo, codec.decode(high))
+    assert psnr_rgb(photo, codec.decode(high)) > 30
+
+
+def test_pixa_codecs_are_named_by_model_and_effort():
+    assert (find_codec("pixa:fast@3").model, find_codec("pixa:fast@3").effort) == ("fast", 3)
+    with pytest.raises(ModelMissing):
+        find_codec("pixa:slow")
+    with pytest.raises(UsageError):
+        find_codec("pixa:fast@much")
+
+
+def test_search_finds_the_best_quality_within_a_size(photo):
+    codec = CODECS["jpeg"]
+    quality, data = search_quality(codec, photo, len, 9000, range(101))
+    assert len(data) <= 9000 < len(codec.encode(photo, quality + 1))
+    assert search_quality(codec, photo, len, 0, range(101))[0] == 0
+
+
+def test_showcase_compares_at_one_size_and_draws_it(photo, tmp_path, capsys):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    sheet = tmp_path / "sheet.png"
+    assert showcase.main([str(tmp_path / "photo.png"), "-o", str(sheet)]) == 0
+    cells = [line.split() for line in capsys.readouterr().out.splitlines()[2:6]]
+    sizes = {name: int(size.replace(",", "")) for name, size, *_ in cells}
+    assert list(sizes) == ["pixa", "JPEG", "WebP", "AVIF"]
+    assert all(0.9 * sizes["pixa"] < size <= 1.02 * sizes["pixa"] for size in sizes.values())
+    with Image.open(sheet) as image:
+        left, top = showcase.EDGE, showcase.CAPTION
+        shown = np.asarray(image.crop((left, top, left + photo.shape[1], top + photo.shape[0])))
+    assert np.array_equal(shown, photo)
+
+
+def test_speed_compares_at_about_equal_psnr(photo, tmp_path, capsys):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    assert speed.main([str(tmp_path / "photo.png"), "-r", "1"]) == 0
+    pixa, avif = (float(line.split()[-3]) for line in capsys.readouterr().out.splitlines()[2:4])
+    assert pixa - 1 < avif <= pixa + 0.005
+
+
+def test_a_missing_extra_is_named(pictures, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(UsageError, match=r"pip install 'pixa\[bench\]'"):
+        run([pictures], ["jpeg"], tmp_path, anchor="jpeg")
+
+
+def test_importing_the_programs_loads_nothing_heavy():
+    program = "import sys, pixa.app.bench, pixa.app.showcase, pixa.app.speed; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "pixa.app.bench" in loaded
+    assert not {"matplotlib", "scipy", "torch", "onnxruntime"} & set(loaded)

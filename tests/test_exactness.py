@@ -1,0 +1,216 @@
+"""The promise of exact symbols: any runtime, any arithmetic wide enough, any thread count; anything else is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import pixa
+from pixa import Decoder
+from pixa.backends import OnnxModel
+from pixa.errors import ModelMissing
+from pixa.image import Analysed
+from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols
+from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.pixels import Picture
+from tests.torch_backend import TorchModel, walk
+
+EXACT_LIMIT = 2**24
+FEATURE_MAX = 255
+QUALITIES = (0, 35, 70, 100)
+RUNTIMES = {
+    "onnxruntime, 1 thread, optimised": lambda entry: OnnxModel(entry, 1, True),
+    "onnxruntime, 2 threads, optimised": lambda entry: OnnxModel(entry, 2, True),
+    "onnxruntime, 1 thread, as written": lambda entry: OnnxModel(entry, 1, False),
+    "onnxruntime, 2 threads, as written": lambda entry: OnnxModel(entry, 2, False),
+    "torch, float32": lambda entry: TorchModel(entry, torch.float32),
+    "torch, float64": lambda entry: TorchModel(entry, torch.float64),
+}
+
+
+@pytest.fixture(scope="module")
+def entry() -> ModelEntry:
+    return find_model("fast")
+
+
+@pytest.fixture(scope="module")
+def files(chelsea) -> list[bytes]:
+    """A photograph of odd sides at several qualities, coded by the shipped runtime."""
+    return [pixa.encode(chelsea[:243, :301], quality) for quality in QUALITIES]
+
+
+@pytest.fixture(scope="module")
+def extreme(model) -> tuple[np.ndarray, np.ndarray]:
+    """Hyper-latents and magnitudes as large as they get."""
+    rng = np.random.default_rng(7)
+    z = rng.choice([-Z_MAX, 0, Z_MAX], (1, model.arrays["z_scale"].shape[1], 5, 6))
+    magnitude = rng.choice([0, 1, CONTEXT_MAX], (1, model.channels, 20, 24))
+    return z.astype(np.float32), magnitude.astype(np.float32)
+
+
+def decoded(data: bytes, nets: OnnxModel) -> tuple[str, np.ndarray]:
+    """Hash of the symbols and the samples that a runtime makes of a file."""
+    decoder = Decoder(data)
+    decoder.nets = nets
+    return decoder.symbols_sha256(), decoder.picture().samples.astype(int)
+
+
+class TestRuntimes:
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    def test_symbols_are_equal_and_pixels_within_one_level(self, files, entry, model, runtime):
+        nets = RUNTIMES[runtime](entry)
+        for data in files:
+            (symbols, samples), (expected_symbols, expected) = decoded(data, nets), decoded(data, model)
+            assert symbols == expected_symbols
+            assert np.abs(samples - expected).max() <= 1
+
+    def test_different_files_have_different_symbols(self, files, model):
+        assert len({decoded(data, model)[0] for data in files}) == len(files)
+
+    @pytest.mark.parametrize("level", [0, 120, 200])
+    def test_onnxruntime_decodes_what_torch_coded(self, photo, entry, model, monkeypatch, level):
+        nets = TorchModel(entry)
+        monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
+        data, coded = Analysed(Picture(photo)).encode(level)
+        assert decoded(data, nets)[0] == decoded(data, model)[0]
+        (tile,) = Decoder(data).tiles
+        received = TileSymbols(tile, *coded.shape, level, model).reconstruct(model)
+        assert np.abs(received - coded).max() < 0.01 * model.vector("step", level).min()
+
+
+class TestArithmetic:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)
+    @pytest.mark.parametrize("level", [0, 100, 200])
+    def test_exact_networks_give_the_same_integers(self, entry, model, extreme, dtype, level):
+        z, magnitude = extreme
+        nets = TorchModel(entry, dtype)
+        features, index_a = model.scale_a(z, level)
+        assert np.ptp(index_a) > 10
+        for ours, theirs in zip(nets.scale_a(z, level), (features, index_a), strict=True):
+            assert np.array_equal(ours, theirs)
+        index_b = model.scale_b(features, magnitude, level)
+        assert np.array_equal(nets.scale_b(features, magnitude, level), index_b)
+
+    def test_coarse_arithmetic_is_refused(self, entry):
+        with pytest.raises(ModelMissing, match="self-test"):
+            TorchModel(entry, torch.bfloat16)
+
+
+def largest(values: np.ndarray) -> int:
+    return int(np.abs(values.astype(np.int64)).max())
+
+
+def bounds_of(path: Path, inputs: dict[str, int]) -> list[int]:
+    """The largest magnitudes that the convolutions of an exact graph reach, what is added to them included.
+
+    Args:
+        path: the ONNX file.
+        inputs: the largest magnitude of every input.
+    """
+    sums = []
+
+    def conv(x: float, weight: np.ndarray, bias: np.ndarray, **attributes) -> float:
+        assert weight.dtype == np.int8 and bias.dtype == np.int32
+        weights = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1)
+        sums.append(int((weights * x + np.abs(bias.astype(np.int64))).max()))
+        return sums[-1]
+
+    def multiply(x: float, y: np.ndarray | float) -> float:
+        if isinstance(y, np.ndarray):
+            assert math.frexp(y)[0] == 0.5, "a rescale by something else than a power of two"
+        else:
+            sums.append(x * y)
+        return x * float(y)
+
+    def add(x: float, y: np.ndarray | float) -> float:
+        if not isinstance(y, np.ndarray):
+            sums[-1] += y
+        return x + float(y)
+
+    operators = {
+        "Add": add,
+        "Cast": lambda x, to: x,
+        "Clip": lambda x, low, high: min(x, float(max(-low, high))),
+        "Concat": lambda *parts, axis: max(parts),
+        "Conv": conv,
+        "DepthToSpace": lambda x, blocksize, mode: x,
+        "Floor": lambda x: x,
+        "Identity": lambda x: x,
+        "Mul": multiply,
+    }
+    walk(path, inputs, lambda array: array, operators)
+    return sums
+
+
+class TestBounds:
+    @pytest.mark.parametrize("entry", list_models(), ids=lambda entry: f"{entry.name}.{entry.tag}")
+    def test_no_sum_can_leave_the_exact_range(self, entry):
+        recorded = json.loads((entry.folder / "proof.json").read_text())["bounds"]
+        assert max(recorded.values()) < EXACT_LIMIT
+        with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
+            z_scale, feature_bias = largest(arrays["z_scale"]), largest(arrays["feature_bias"])
+            bias_a, bias_b = largest(arrays["index_bias_a"]), largest(arrays["index_bias_b"])
+        a = {"z": Z_MAX, "z_scale": z_scale, "feature_bias": feature_bias, "index_bias": bias_a}
+        b = {"features": FEATURE_MAX, "magnitude": CONTEXT_MAX, "index_bias": bias_b}
+        derived = bounds_of(entry.folder / "scale_a.onnx", a) + bounds_of(entry.folder / "scale_b.onnx", b)
+        assert derived == list(recorded.values())
+
+
+class TestWeights:
+    """Weights that are not what the manifest says."""
+
+    @pytest.fixture
+    def copy(self, entry, tmp_path, monkeypatch) -> ModelEntry:
+        """The model, its files in a folder that a test may alter."""
+        shutil.copytree(entry.folder, tmp_path / entry.folder.name)
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        return entry
+
+    def rehashed(self, entry: ModelEntry) -> ModelEntry:
+        """The entry with the hash of the files as they now are."""
+        content = b"".join((entry.folder / name).read_bytes() for name in entry.decoder)
+        return replace(entry, hash=hashlib.sha256(content).hexdigest()[:8])
+
+    def test_untouched_copy_loads(self, copy):
+        assert OnnxModel(self.rehashed(copy)).entry == copy
+
+    def test_every_altered_decoder_file_is_refused(self, copy):
+        for name in copy.decoder:
+            path = copy.folder / name
+            content = path.read_bytes()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+            with pytest.raises(ModelMissing, match="altered"):
+                OnnxModel(copy)
+            path.write_bytes(content)
+
+    def test_missing_decoder_file_is_refused_by_name(self, copy):
+        (copy.folder / "synthesis.onnx").unlink()
+        with pytest.raises(ModelMissing, match=r"synthesis\.onnx is missing"):
+            OnnxModel(copy)
+
+    def test_another_result_of_the_self_test_is_refused(self, copy):
+        path = copy.folder / "tables.npz"
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        arrays["test_sha256"][0] ^= 1
+        np.savez_compressed(path, **arrays)
+        with pytest.raises(ModelMissing, match="self-test"):
+            OnnxModel(self.rehashed(copy))
+
+    def test_another_integer_weight_fails_the_self_test(self, copy):
+        path = copy.folder / "scale_a.onnx"
+        altered = onnx.load(path)
+        weights = next(c for c in altered.graph.initializer if c.data_type == onnx.TensorProto.INT8)
+        weights.raw_data = bytes(64 - b & 0xFF for b in weights.raw_data)
+        onnx.save(altered, path)
+        with pytest.raises(ModelMissing, match="self-test"):
+            OnnxModel(self.rehashed(copy))

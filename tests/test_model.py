@@ -1,0 +1,179 @@
+"""The model `fast` in PyTorch: its start, its agreement with the files it writes, and the proof at export."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pixa import Decoder
+from pixa.backends import OnnxModel
+from pixa.image import Analysed
+from pixa.models.exact import Exact
+from pixa.models.export import decode_macs, export, level_arrays, prove_exact
+from pixa.models.fast import Fast, FastConfig
+from pixa.models.layers import ANCHOR_STEP, LEVELS
+from pixa.models.registry import ModelEntry
+from pixa.models.train import rd_loss
+from pixa.pixels import Picture
+
+SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=1, synthesis_high=1)
+
+
+def as_tensor(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]."""
+    return torch.tensor(picture).permute(2, 0, 1)[None] / 255
+
+
+def bits(out: dict) -> float:
+    """Bits that a model expects to spend."""
+    return -sum(p.log2().sum().item() for p in out["likelihoods"].values())
+
+
+@pytest.fixture(scope="module")
+def crops(chelsea) -> Tensor:
+    """Sixteen crops of another picture than the one tested on."""
+    corners = [(top, left) for top in range(0, 192, 48) for left in range(0, 320, 80)]
+    return torch.cat([as_tensor(chelsea[top : top + 64, left : left + 64]) for top, left in corners])
+
+
+@pytest.fixture
+def started(crops) -> Fast:
+    """A small model that starts as a transform codec."""
+    torch.manual_seed(1)
+    model = Fast(SMALL)
+    model.start_from_dct(crops)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def trained(crops) -> Fast:
+    """The same after a few seconds of training, in numbers that the exporter stores without loss."""
+    torch.manual_seed(1)
+    model = Fast(SMALL)
+    model.start_from_dct(crops)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss, _, _ = rd_loss(model, crops, torch.randint(0, LEVELS, (len(crops),)))
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    model.half().float()
+    model.g_a[0].weight.data = (model.g_a[0].weight.data / 255).half().float() * 255
+    return model.eval()
+
+
+@pytest.fixture
+def lively(trained) -> Fast:
+    """The trained model, for tests that alter it."""
+    return copy.deepcopy(trained)
+
+
+class TestStart:
+    @torch.no_grad()
+    def test_untrained_model_is_a_transform_codec(self, started, photo):
+        x = as_tensor(photo)
+        out = started(x, torch.tensor([200]))
+        assert -10 * math.log10((out["x_hat"] - x).square().mean()) > 32.5
+        assert bits(out) / (256 * 320) < 3.5
+
+    @torch.no_grad()
+    def test_quality_costs_bits_from_the_start(self, started, photo):
+        x = as_tensor(photo)
+        outs = [started(x, torch.tensor([level])) for level in (0, 100, 200)]
+        rates = [bits(out) for out in outs]
+        errors = [float((out["x_hat"] - x).square().mean()) for out in outs]
+        assert rates == sorted(rates)
+        assert errors == sorted(errors, reverse=True)
+
+
+class TestCompressai:
+    """CompressAI's own parts, imported only once `pixa.models` has made them importable beside any build of torch."""
+
+    def test_speaks_the_vocabulary(self, started, photo):
+        from compressai.models import CompressionModel
+
+        assert isinstance(started, CompressionModel)
+        assert all(hasattr(started, name) for name in ("g_a", "g_s", "h_a", "h_s"))
+        x = as_tensor(photo)
+        out = started(x, torch.tensor([100]))
+        assert out["x_hat"].shape == x.shape
+        assert out["likelihoods"]["y"].shape == (1, SMALL.m, 16, 20)
+        assert out["likelihoods"]["z"].shape == (1, SMALL.n, 4, 5)
+
+    def test_its_loss_trains_the_model(self, started, photo):
+        from compressai.losses import RateDistortionLoss
+
+        x = as_tensor(photo)
+        out = started.train()(x, torch.tensor([100]))
+        loss = RateDistortionLoss(lmbda=0.01)(out, x)
+        assert float(loss["bpp_loss"].detach()) == pytest.approx(bits(out) / (256 * 320), rel=1e-4)
+        loss["loss"].backward()
+        assert started.g_a[0].weight.grad.abs().max() > 0
+
+
+class TestLevels:
+    @torch.no_grad()
+    def test_runs_at_every_level(self, lively, photo):
+        level = torch.arange(LEVELS)
+        out = lively(as_tensor(photo[:64, :64]).expand(LEVELS, -1, -1, -1), level)
+        assert out["x_hat"].isfinite().all()
+        for likelihood in out["likelihoods"].values():
+            assert ((likelihood > 0) & (likelihood <= 1)).all()
+
+    def test_gradient_reaches_every_parameter(self, lively, photo):
+        level = torch.arange(0, LEVELS, ANCHOR_STEP)
+        x = as_tensor(photo[:128, :128]).expand(len(level), -1, -1, -1)
+        out = lively.train()(x, level)
+        loss = 1000 * (out["x_hat"] - x).square().mean() - sum(p.log2().mean() for p in out["likelihoods"].values())
+        loss.backward()
+        without = [name for name, p in lively.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert without == []
+
+
+class TestExport:
+    @pytest.fixture
+    def exported(self, lively, tmp_path, monkeypatch) -> OnnxModel:
+        """The lively model, written, read and put in the place of the shipped one."""
+        written = export(lively, "test", 9, tmp_path)
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        nets = OnnxModel(ModelEntry(**written))
+        monkeypatch.setattr("pixa.image.find_model", lambda name: nets.entry)
+        monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
+        return nets
+
+    @torch.no_grad()
+    def test_the_file_is_what_forward_promises(self, lively, exported, photo):
+        for level in (40, 120, 200):
+            out = lively(as_tensor(photo), torch.tensor([level]))
+            promised = out["x_hat"][0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
+            decoder = Decoder(Analysed(Picture(photo)).encode(level)[0])
+            decoder.nets = exported
+            (tile,) = decoder.tiles
+            assert len(tile) == pytest.approx(bits(out) / 8, rel=0.003, abs=16)
+            assert np.abs(decoder.picture().samples - promised).max() <= 2
+
+    def test_a_sum_past_the_exact_range_is_refused_by_layer(self, lively, tmp_path):
+        arrays = level_arrays(lively)
+        for name, layer in lively.named_modules():
+            if isinstance(layer, Exact):
+                kept = layer.bias.detach().clone()
+                layer.bias.data[-1] = 2**24 / layer.bias_unit
+                with pytest.raises(ValueError, match=name):
+                    prove_exact(lively, arrays)
+                layer.bias.data.copy_(kept)
+        assert max(prove_exact(lively, arrays).values()) < 2**24
+
+    def test_a_refused_model_leaves_no_files(self, lively, tmp_path):
+        lively.scale_a.hidden.bias.data[0] = -(2**24)
+        with pytest.raises(ValueError, match=r"scale_a\.hidden"):
+            export(lively, "test", 9, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_decoding_keeps_to_its_budget():
+    assert decode_macs(Fast()) <= 12_000
