@@ -51,6 +51,8 @@ def encode(
 
     if isinstance(image, np.ndarray):
         picture = Picture(image)
+    elif not hasattr(image, "getexif"):
+        raise errors.UnsupportedInput(f"{type(image).__name__} is neither an array nor a Pillow image")
     else:
         from pixa.io_image import image_to_picture
 

@@ -184,7 +184,7 @@ def decode_alpha(payload: bytes, height: int, width: int) -> np.ndarray:
     inflater = zlib.decompressobj()
     try:
         raw = inflater.decompress(payload[start:], height * width)
-        complete = not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof
+        complete = not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof and not inflater.unused_data
     except zlib.error as error:
         raise Corrupt("the alpha plane does not inflate") from error
     if len(raw) != height * width or not complete:

@@ -101,6 +101,8 @@ def train(config: TrainConfig) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(list(config.data), config.crop).to(device)
+    if len(pictures) <= config.held_out:
+        raise ValueError(f"{len(pictures)} pictures are not more than the {config.held_out} held out for evaluation")
     generator = torch.Generator(device).manual_seed(config.seed)
     draw = lambda count: pictures.batch(count, config.crop, config.held_out, config.halved, generator)
 
@@ -109,7 +111,7 @@ def train(config: TrainConfig) -> None:
     model = model.to(memory_format=torch.channels_last)
     ema = {name: value.clone() for name, value in model.state_dict().items()}
     optimizers = make_optimizers(model, config)
-    step, elapsed = 0, 0.0
+    step, elapsed, running = 0, 0.0, math.nan
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -117,7 +119,7 @@ def train(config: TrainConfig) -> None:
         ema = state["ema"]
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        step, elapsed = state["step"], state["elapsed"]
+        step, elapsed, running = state["step"], state["elapsed"], state["running"]
         generator.manual_seed(config.seed + step)
     elif config.start:
         ema = torch.load(config.start, map_location=device, weights_only=True)["ema"]
@@ -127,6 +129,7 @@ def train(config: TrainConfig) -> None:
         save(checkpoint, {
             "config": asdict(config), "model_config": model.config.as_dict(), "model": model.state_dict(), "ema": ema,
             "optimizers": [o.state_dict() for o in optimizers], "step": step, "elapsed": elapsed,
+            "running": running,
         })  # fmt: skip
 
     def report() -> None:
@@ -140,7 +143,7 @@ def train(config: TrainConfig) -> None:
             log.write(json.dumps(line) + "\n")
 
     print(f"{len(pictures)} pictures, {pictures.skipped} skipped; from step {step} on {device}", flush=True)
-    budget, running, since_save = config.minutes * 60, 0.0, time.monotonic()
+    budget, since_save = config.minutes * 60, time.monotonic()
     while elapsed < budget:
         begun = time.monotonic()
         rate = min(1, (step + 1) / config.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / budget)))
@@ -163,7 +166,7 @@ def train(config: TrainConfig) -> None:
         with torch.no_grad():
             torch._foreach_lerp_(list(ema.values()), list(model.state_dict().values()), 1 - decay)
         step += 1
-        running += 0.01 * (total.item() - running) if step > 1 else total.item()
+        running = total.item() if math.isnan(running) else running + 0.01 * (total.item() - running)
         elapsed += time.monotonic() - begun
         if time.monotonic() - since_save > config.save_minutes * 60:
             report()

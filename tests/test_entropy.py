@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixa.bitstream import entropy
+from pixa.bitstream.container import write_varint
 from pixa.bitstream.entropy import AnsCoder
 from pixa.bitstream.tables import MAX_LIMIT, TOTAL, Tables, gaussian_tables, integer_frequencies
 from pixa.errors import Corrupt
@@ -81,6 +82,11 @@ class TestSize:
         estimated = TABLES.cost(symbols, np.full(len(symbols), 20, np.uint8))
         assert estimated == pytest.approx(-np.log2(TABLES.frequencies[20][:-1] / TOTAL), abs=1e-4)
 
+    def test_an_escape_is_estimated_with_two_bytes_of_its_own(self):
+        limit, escape = int(TABLES.limits[20]), TABLES.frequencies[20][-1]
+        estimated = TABLES.cost(np.array([limit + 1, -LARGEST]), np.array([20, 20], np.uint8))
+        assert estimated == pytest.approx(16 - np.log2(escape / TOTAL), abs=1e-4)
+
     def test_table_zero_costs_nothing(self):
         assert entropy.encode([group([(0, 0)] * 1000)], TABLES) == entropy.encode([], TABLES)
 
@@ -107,6 +113,16 @@ class TestMismatch:
         payload = entropy.encode([(symbols, indexes)], TABLES)
         with pytest.raises(Corrupt):
             decode(payload, np.resize(indexes, len(indexes) + change))
+
+    def test_escapes_that_are_none_are_refused(self):
+        symbols, indexes = group([(300, 20)])
+        payload, limit = entropy.encode([(symbols, indexes)], TABLES), int(TABLES.limits[20])
+        assert payload.endswith(write_varint(600))
+        for zigzag in (0, 1, 2 * limit, 2 * limit + 1, 2 * LARGEST + 2, 2 * LARGEST + 3):
+            with pytest.raises(Corrupt):
+                decode(payload[:-2] + write_varint(zigzag), indexes)
+        for zigzag, value in ((2 * limit + 2, limit + 1), (2 * limit + 3, -limit - 1), (2 * LARGEST + 1, -LARGEST)):
+            assert decode(payload[:-2] + write_varint(zigzag), indexes)[0] == [value]
 
     @settings(deadline=None)
     @given(st.binary(max_size=60), st.lists(st.integers(0, 63), max_size=40))

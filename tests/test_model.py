@@ -13,10 +13,11 @@ from torch import Tensor
 from pixa import Decoder
 from pixa.backends import OnnxModel
 from pixa.image import Analysed
+from pixa.latents import STRIDE
 from pixa.models.exact import Exact
 from pixa.models.export import decode_macs, export, level_arrays, prove_exact
 from pixa.models.fast import Fast, FastConfig
-from pixa.models.layers import ANCHOR_STEP, LEVELS
+from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.registry import ModelEntry
 from pixa.models.train import rd_loss
 from pixa.pixels import Picture
@@ -32,6 +33,12 @@ def as_tensor(picture: np.ndarray) -> Tensor:
 def bits(out: dict) -> float:
     """Bits that a model expects to spend."""
     return -sum(p.log2().sum().item() for p in out["likelihoods"].values())
+
+
+def reach(changed: np.ndarray, row: int, column: int) -> int:
+    """The largest distance, along rows or columns, of what changed from a place."""
+    rows, columns = np.nonzero(changed)
+    return int(max(np.abs(rows - row).max(), np.abs(columns - column).max()))
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +59,21 @@ def started(crops) -> Fast:
 
 @pytest.fixture(scope="module")
 def trained(crops) -> Fast:
-    """The same after a few seconds of training, in numbers that the exporter stores without loss."""
+    """The same after a little training, in numbers that the exporter stores without loss.
+
+    Its scales are widened, so that hardly a symbol escapes its table: the likelihoods have a floor, escapes cost more.
+    """
     torch.manual_seed(1)
     model = Fast(SMALL)
     model.start_from_dct(crops)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(60):
+    for _ in range(40):
         loss, _, _ = rd_loss(model, crops, torch.randint(0, LEVELS, (len(crops),)))
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
+    for bias in (model.index_bias_a, model.index_bias_b):
+        bias.anchors.data += 1
     model.half().float()
     model.g_a[0].weight.data = (model.g_a[0].weight.data / 255).half().float() * 255
     return model.eval()
@@ -154,10 +166,34 @@ class TestExport:
             decoder = Decoder(Analysed(Picture(photo)).encode(level)[0])
             decoder.nets = exported
             (tile,) = decoder.tiles
-            assert len(tile) == pytest.approx(bits(out) / 8, rel=0.003, abs=16)
-            assert np.abs(decoder.picture().samples - promised).max() <= 2
+            assert len(tile) == pytest.approx(bits(out) / 8, rel=0.003, abs=8)
+            # A latent on the edge of rounding may fall to either side.
+            assert (np.abs(decoder.picture().samples - promised) > 1).mean() < 0.01
 
-    def test_a_sum_past_the_exact_range_is_refused_by_layer(self, lively, tmp_path):
+    @pytest.mark.parametrize("config", [SMALL, FastConfig()], ids=["small", "shipped"])
+    def test_halos_are_as_wide_as_the_networks_reach(self, config, photo, tmp_path, monkeypatch):
+        torch.manual_seed(2)
+        mixing = Fast(config)
+        for layer in mixing.modules():
+            if isinstance(layer, Block):
+                torch.nn.init.normal_(layer.depthwise.weight, std=0.5)
+                torch.nn.init.normal_(layer.project.weight, std=0.1)
+        written = export(mixing.half().float(), "test", 9, tmp_path)
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        nets = OnnxModel(ModelEntry(**written), 1)
+
+        altered = photo.copy()
+        altered[8 * STRIDE : 9 * STRIDE, 10 * STRIDE : 11 * STRIDE] ^= 255
+        y, y_altered = nets.analysis(photo), nets.analysis(altered)
+        assert reach((y != y_altered).any(0), 8, 10) == nets.entry.analysis_halo
+
+        y_altered = y.copy()
+        y_altered[:, 8, 10] += 1e6
+        changed = (nets.synthesis(y, 100) != nets.synthesis(y_altered, 100)).any(2)
+        places = changed.reshape(y.shape[1], STRIDE, y.shape[2], STRIDE).any((1, 3))
+        assert reach(places, 8, 10) == nets.entry.synthesis_halo
+
+    def test_a_sum_past_the_exact_range_is_refused_by_layer(self, lively):
         arrays = level_arrays(lively)
         for name, layer in lively.named_modules():
             if isinstance(layer, Exact):

@@ -184,6 +184,7 @@ def broken_files(golden: dict[str, bytes]) -> dict[str, Broken]:
     tiles, rich = golden["rgb-1040x24-q37.5"], golden["rgb-96x64-q20-metadata"]
     head, tile = read_file(plain)
     _, alpha, coloured = read_file(rgba)
+    length, start = read_varint(alpha.payload, 0)
     words, values = split_tile(Decoder(escapes).tiles[0])
     _, first = read_varint(values, 0)
     flipped = bytearray(plain)
@@ -231,6 +232,10 @@ def broken_files(golden: dict[str, bytes]) -> dict[str, Broken]:
         "alpha-bomb": corrupt("alpha that inflates to a megabyte", with_alpha(rgba, bytes(1 << 20))),
         "alpha-short": corrupt("alpha of too few samples", with_alpha(rgba, bytes(96 * 64 - 1))),
         "alpha-length": corrupt("alpha longer than it says", with_payload(rgba, alpha.type, alpha.payload + b"\0")),
+        "alpha-trailing": corrupt(
+            "bytes behind the zlib stream",
+            with_payload(rgba, alpha.type, write_varint(length + 1) + alpha.payload[start:] + b"\0"),
+        ),
         "alpha-not-zlib": corrupt("alpha that is no zlib stream", with_payload(rgba, alpha.type, b"\x04pixa")),
         "words-none": corrupt("a tile without words", with_tile(escapes, words=[])),
         "words-fewer": corrupt("the first word is missing", with_tile(escapes, words=words[1:])),

@@ -1,0 +1,184 @@
+"""Training pictures and the trainer: what is read, what is cropped, what a stopped run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pixa.datasets.pictures import Pictures
+from pixa.models.train import TrainConfig, main, train
+
+CROP = 64
+
+
+@pytest.fixture(scope="module")
+def folder(coffee, tmp_path_factory) -> Path:
+    """Three pictures of different sizes and formats, one in a folder below; a broken one, a tiny one, and a text."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "below").mkdir()
+    Image.fromarray(coffee[:150, :170]).save(folder / "a.png")
+    Image.fromarray(coffee[100:300, 200:330]).save(folder / "b.webp", lossless=True)
+    Image.fromarray(coffee[:, :, 0]).save(folder / "below" / "c.PNG")
+    Image.fromarray(coffee[:20, :300]).save(folder / "tiny.png")
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:5000])
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+class TestPictures:
+    def test_folder_is_read_whole(self, folder, coffee):
+        pictures = Pictures([folder], CROP)
+        assert pictures.sizes.tolist() == [[150, 170], [200, 130], [400, 600]]
+        expected = coffee[100:300, 200:330]
+        assert torch.equal(pictures.data[pictures.offsets[1] : pictures.offsets[2]], torch.tensor(expected).flatten())
+
+    def test_grey_picture_becomes_three_equal_planes(self, folder, coffee):
+        pictures = Pictures([folder / "below" / "c.PNG"], CROP)
+        assert torch.equal(pictures.data.view(400, 600, 3), torch.tensor(coffee[:, :, :1]).expand(-1, -1, 3))
+
+    def test_tar_is_read_as_the_folder(self, folder, tmp_path):
+        pack = tmp_path / "pack.tar"
+        with tarfile.open(pack, "w") as tar:
+            for file in sorted(folder.rglob("*")):
+                tar.add(file, file.relative_to(folder), recursive=False)
+        one, other = Pictures([folder], CROP), Pictures([pack], CROP)
+        assert torch.equal(one.data, other.data)
+        assert torch.equal(one.sizes, other.sizes)
+        assert one.skipped == other.skipped == 2
+
+    def test_unreadable_picture_is_named_and_counted(self, folder, capsys):
+        pictures = Pictures([folder], CROP)
+        assert pictures.skipped == 2
+        assert f"skipped {folder / 'broken.png'}" in capsys.readouterr().err
+
+    def test_folder_without_a_usable_picture_is_refused(self, folder, tmp_path):
+        with pytest.raises(ValueError, match=str(tmp_path)):
+            Pictures([tmp_path], CROP)
+        with pytest.raises(ValueError, match="at least 500 pixels"):
+            Pictures([folder], 500)
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory) -> Pictures:
+    """Pictures whose samples tell where they lie: red the row, green the column, blue the picture."""
+    folder = tmp_path_factory.mktemp("maps")
+    for number, (height, width) in enumerate([(80, 80), (200, 250), (130, 90)]):
+        rows, columns = np.indices((height, width))
+        samples = np.stack([rows, columns, np.full_like(rows, number)], 2).astype(np.uint8)
+        Image.fromarray(samples).save(folder / f"{number}.png")
+    return Pictures([folder], CROP)
+
+
+class TestCrops:
+    def draw(self, maps: Pictures, halved: float) -> torch.Tensor:
+        return 255 * maps.batch(300, CROP, 1, halved, torch.Generator().manual_seed(3))
+
+    def test_crops_are_cut_from_the_pictures_not_held_out(self, maps):
+        drawn = self.draw(maps, 0.3)
+        pictures = drawn[:, 2]
+        assert torch.equal(pictures.amin((1, 2)), pictures.amax((1, 2)))
+        assert set(pictures[:, 0, 0].tolist()) == {1, 2}
+
+    def test_crops_are_upright_and_mirrored_half_of_the_time(self, maps):
+        drawn = self.draw(maps, 0.0)
+        down, across = drawn[:, 0].diff(dim=1), drawn[:, 1].diff(dim=2)
+        assert torch.allclose(down, torch.ones_like(down), atol=1e-3)
+        assert torch.allclose(across.abs(), torch.ones_like(across), atol=1e-3)
+        assert torch.allclose(across, across[:, :1, :1], atol=1e-3)
+        assert 0.4 < (across[:, 0, 0] < 0).float().mean() < 0.6
+
+    def test_crops_lie_anywhere_in_a_picture(self, maps):
+        drawn = self.draw(maps, 0.0)
+        large = drawn[drawn[:, 2, 0, 0] == 1]
+        tops, lefts = large[:, 0].amin((1, 2)), large[:, 1].amin((1, 2))
+        assert tops.min() < 10 and tops.max() > 200 - CROP - 10
+        assert lefts.min() < 10 and lefts.max() > 250 - CROP - 10
+
+    def test_a_share_is_averaged_from_twice_the_size_where_it_fits(self, maps):
+        drawn = self.draw(maps, 0.5)
+        pace = drawn[:, 0].diff(dim=1)[:, 0, 0].round()
+        large = drawn[:, 2, 0, 0] == 1
+        assert set(pace.tolist()) == {1, 2}
+        assert (pace[~large] == 1).all()
+        assert 0.35 < (pace[large] == 2).float().mean() < 0.65
+        averaged = drawn[pace == 2][:, 0, 0, 0]
+        assert torch.allclose(averaged % 1, torch.tensor(0.5), atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory) -> TrainConfig:
+    """The settings of a short run that is over."""
+    out = str(tmp_path_factory.mktemp("run"))
+    config = TrainConfig((str(folder),), out, minutes=0.02, batch=2, crop=CROP, held_out=1, threads=1, warmup=2)
+    train(config)
+    return config
+
+
+class TestTrainer:
+    @pytest.fixture
+    def config(self, done, tmp_path) -> TrainConfig:
+        """The settings of a copy of that run, which a test may go on with."""
+        return replace(done, out=str(shutil.copytree(done.out, tmp_path / "run")))
+
+    @staticmethod
+    def checkpoint(out: str | Path) -> dict:
+        return torch.load(Path(out) / "checkpoint.pt", weights_only=True)
+
+    @staticmethod
+    def log(out: str | Path) -> list[dict]:
+        return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+    def test_run_leaves_a_checkpoint_and_a_line(self, config):
+        state, (line,) = self.checkpoint(config.out), self.log(config.out)
+        assert state["step"] == line["step"] > 0
+        assert state["config"]["crop"] == CROP
+        levels, rates, scores = zip(*line["level_bpp_psnr"], strict=True)
+        assert levels == (0, 50, 100, 150, 200)
+        assert rates == tuple(sorted(rates))
+        assert scores == tuple(sorted(scores))
+        assert {path.name for path in Path(config.out).iterdir()} == {"checkpoint.pt", "log.jsonl"}
+
+    def test_steps_change_the_weights_and_their_average_follows(self, config, tmp_path):
+        train(replace(config, out=str(tmp_path / "new"), minutes=0.0))
+        before, after = self.checkpoint(tmp_path / "new"), self.checkpoint(config.out)
+        assert before["step"] == 0
+        moved = [name for name, value in after["model"].items() if not torch.equal(value, before["model"][name])]
+        followed = [name for name, value in after["ema"].items() if not torch.equal(value, before["ema"][name])]
+        assert "g_a.0.weight" in moved
+        assert "g_a.0.weight" in followed
+
+    def test_run_goes_on_at_its_step(self, config, capsys):
+        first = self.checkpoint(config.out)
+        train(replace(config, minutes=first["elapsed"] / 60 + 0.01))
+        last = self.checkpoint(config.out)
+        assert f"from step {first['step']} " in capsys.readouterr().out
+        assert last["step"] > first["step"]
+        assert last["elapsed"] > first["elapsed"]
+        assert [line["step"] for line in self.log(config.out)] == [first["step"], last["step"]]
+
+    def test_spent_budget_changes_nothing(self, config):
+        first = self.checkpoint(config.out)
+        train(replace(config, minutes=0.0))
+        again = self.checkpoint(config.out)
+        assert again["step"] == first["step"]
+        assert all(torch.equal(value, again["model"][name]) for name, value in first["model"].items())
+        assert all(torch.equal(value, again["ema"][name]) for name, value in first["ema"].items())
+
+    def test_start_takes_averaged_weights_and_a_new_budget(self, config, tmp_path, monkeypatch):
+        options = {"start": f"{config.out}/checkpoint.pt", "out": tmp_path / "new", "minutes": 0, "crop": CROP}
+        options |= {"held-out": 1, "threads": 1}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["train", "--data", *config.data, *words])
+        main()
+        old, new = self.checkpoint(config.out), self.checkpoint(tmp_path / "new")
+        assert new["step"] == new["elapsed"] == 0
+        assert all(torch.equal(value, new["model"][name]) for name, value in old["ema"].items())
