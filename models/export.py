@@ -229,8 +229,12 @@ def export(model: Fast, tag: str, wire_id: int, weights: Path, tables: Tables | 
         (folder / f"{name}.onnx").write_bytes(build(model))
     np.savez_compressed(folder / "tables.npz", **arrays)
     picture = np.random.default_rng(2).integers(0, 256, (8, 8, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
-    proof = {"bounds": bounds, "torch_against_onnxruntime": check_parity(model, folder, arrays, picture)}
-    (folder / "proof.json").write_text(json.dumps(proof, indent=1) + "\n")
+    record = {
+        "config": model.config.as_dict(),
+        "bounds": bounds,
+        "torch_against_onnxruntime": check_parity(model, folder, arrays, picture),
+    }
+    (folder / "export.json").write_text(json.dumps(record, indent=1) + "\n")
 
     digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in DECODER)).hexdigest()
     c = model.config

@@ -1,7 +1,8 @@
 """The trainer of every model: `python -m pixa.models.train --data PACK... --out DIR --minutes N`.
 
 One process, stopped by the clock: the learning rate falls along a cosine that ends with the budget. A checkpoint holds
-all that is needed to go on after a kill; `--start` begins a new budget from the weights of an old checkpoint.
+all that is needed to go on after a kill; `--start` begins a new budget from the weights of an old checkpoint or of a
+folder such as weights/fast.1.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pixa.datasets.pictures import Pictures
 from pixa.models.fast import Fast, FastConfig, rd_lambda
 from pixa.models.layers import LEVELS
 from pixa.models.optim import Muon
+from pixa.models.restore import restore
 
 EVAL_LEVELS = (0, 50, 100, 150, 200)
 
@@ -86,6 +88,13 @@ def evaluate(model: Fast, pictures: Pictures, held_out: int, size: int = 384) ->
     return {"cost": round(cost, 4), "level_bpp_psnr": table}
 
 
+def start_weights(path: Path, device: str) -> dict[str, torch.Tensor]:
+    """Averaged weights of a checkpoint, or the weights of a folder written by the export."""
+    if path.is_dir():
+        return restore(path).to(device).state_dict()
+    return torch.load(path, map_location=device, weights_only=True)["ema"]
+
+
 def save(path: Path, state: dict) -> None:
     """Write a checkpoint whole or not at all."""
     temporary = path.with_suffix(".tmp")
@@ -122,7 +131,7 @@ def train(config: TrainConfig) -> None:
         step, elapsed, running = state["step"], state["elapsed"], state["running"]
         generator.manual_seed(config.seed + step)
     elif config.start:
-        ema = torch.load(config.start, map_location=device, weights_only=True)["ema"]
+        ema = start_weights(Path(config.start), device)
         model.load_state_dict(ema)
 
     def snapshot() -> None:

@@ -154,7 +154,7 @@ def bounds_of(path: Path, inputs: dict[str, int]) -> list[int]:
 class TestBounds:
     @pytest.mark.parametrize("entry", list_models(), ids=lambda entry: f"{entry.name}.{entry.tag}")
     def test_no_sum_can_leave_the_exact_range(self, entry):
-        recorded = json.loads((entry.folder / "proof.json").read_text())["bounds"]
+        recorded = json.loads((entry.folder / "export.json").read_text())["bounds"]
         assert max(recorded.values()) < EXACT_LIMIT
         with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
             z_scale, feature_bias = largest(arrays["z_scale"]), largest(arrays["feature_bias"])

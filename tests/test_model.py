@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pixa import Decoder
+from pixa.app.agreement import agreement
 from pixa.backends import OnnxModel
 from pixa.image import Analysed
 from pixa.latents import STRIDE
@@ -18,7 +21,8 @@ from pixa.models.exact import Exact
 from pixa.models.export import decode_macs, export, level_arrays, prove_exact
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
-from pixa.models.registry import ModelEntry
+from pixa.models.registry import ModelEntry, find_model
+from pixa.models.restore import restore, stored
 from pixa.models.train import rd_loss
 from pixa.pixels import Picture
 
@@ -213,3 +217,37 @@ class TestExport:
 
 def test_decoding_keeps_to_its_budget():
     assert decode_macs(Fast()) <= 12_000
+
+
+class TestShipped:
+    """The weights in the box, taken back to PyTorch."""
+
+    @pytest.fixture
+    def entry(self) -> ModelEntry:
+        return find_model("fast")
+
+    def test_restored_model_exports_the_same_files(self, entry, tmp_path):
+        written = ModelEntry(**export(restore(entry.folder), entry.tag, entry.wire_id, tmp_path))
+        for name in {*entry.decoder, *entry.encoder} - {"analysis.onnx", "tables.npz"}:
+            assert (tmp_path / entry.folder.name / name).read_bytes() == (entry.folder / name).read_bytes()
+        folders = tmp_path / entry.folder.name, entry.folder
+        for one, other in zip(*(stored(folder / "analysis.onnx") for folder in folders), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)  # the scaling by 255 goes through float16
+        again, shipped = (dict(np.load(folder / "tables.npz")) for folder in folders)
+        assert again.keys() == shipped.keys()
+        for name, array in shipped.items():
+            if array.shape[0] == LEVELS:
+                np.testing.assert_allclose(again[name][::ANCHOR_STEP], array[::ANCHOR_STEP], rtol=1e-5)
+        assert written.decode_kmac_per_pixel == entry.decode_kmac_per_pixel
+
+    def test_graphs_of_other_widths_are_refused(self, entry, tmp_path):
+        folder = shutil.copytree(entry.folder, tmp_path / "other")
+        record = json.loads((folder / "export.json").read_text())
+        record["config"]["c"] = 96
+        (folder / "export.json").write_text(json.dumps(record))
+        with pytest.raises(ValueError, match="widths"):
+            restore(folder)
+
+    def test_files_keep_the_promise_of_forward(self, coffee, chelsea):
+        for excess in agreement([coffee, chelsea]).values():
+            assert abs(excess) < 0.003

@@ -1,0 +1,50 @@
+"""Whether the coder keeps what the model promises: `python -m pixa.app.agreement PICTURE...` (needs the extra `train`).
+
+For each level, the bits that `forward()` expects against the bits in the files, over all pictures, each cut to sides
+that are multiples of 64 so that both see the same latents.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pixa.app.measurements import read_picture
+from pixa.decoder import Decoder
+from pixa.image import Analysed
+from pixa.models.registry import find_model
+from pixa.models.restore import restore
+from pixa.pixels import Picture
+
+LEVELS = (0, 50, 100, 150, 200)
+
+
+@torch.no_grad()
+def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, float]:
+    """Level -> bytes of the tiles in the files over bytes expected, minus 1; pictures (H, W, 3) uint8."""
+    network = restore(find_model(model).folder).eval()
+    coded, expected = dict.fromkeys(LEVELS, 0.0), dict.fromkeys(LEVELS, 0.0)
+    for samples in pictures:
+        height, width = (side // 64 * 64 for side in samples.shape[:2])
+        samples = samples[:height, :width]
+        analysed = Analysed(Picture(samples), model)
+        x = torch.tensor(samples).permute(2, 0, 1)[None] / 255
+        for level in LEVELS:
+            coded[level] += 8 * sum(map(len, Decoder(analysed.encode(level)[0]).tiles))
+            likelihoods = network(x, torch.tensor([level]))["likelihoods"].values()
+            expected[level] -= sum(p.log2().sum().item() for p in likelihoods)
+    return {level: coded[level] / expected[level] - 1 for level in LEVELS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="+", type=Path)
+    for level, excess in agreement([read_picture(path) for path in parser.parse_args().pictures]).items():
+        print(f"quality {level / 2:5.1f}: files {excess:+.3%} against forward()")
+
+
+if __name__ == "__main__":
+    main()
