@@ -1,7 +1,7 @@
 """The container: magic, version, then chunks that each carry their length and checksum. Bytes only.
 
-    file  = magic (4) version (1) chunk*
-    chunk = type (1) length (varint) payload (length) crc32 (4, of type, length and payload)
+file  = magic (4) version (1) chunk*
+chunk = type (1) length (varint) payload (length) crc32 (4, of type, length and payload)
 """
 
 from __future__ import annotations

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pixa import __version__, commands
 from pixa.bitstream.container import VERSION
@@ -15,6 +17,20 @@ from pixa.errors import PixaError
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "KIB": 2**10, "MIB": 2**20}
 METADATA = ("icc", "exif", "xmp")
+
+
+class Program(NamedTuple):
+    """A command with a parser of its own, in a module that needs an extra."""
+
+    module: str
+    extra: str
+    summary: str
+
+
+PROGRAMS = {
+    "bench": Program("pixa.app.bench", "bench", "measure codecs on pictures"),
+    "train": Program("pixa.models.train", "train", "train a model"),
+}
 
 EPILOG = """\
 examples:
@@ -149,6 +165,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_messages(verify, bar=True)
 
     add_messages(add("models", commands.models, "list the models"))
+    for name, program in PROGRAMS.items():
+        actions.add_parser(name, help=program.summary)
     return parser
 
 
@@ -176,10 +194,26 @@ def add_messages(command: argparse.ArgumentParser, bar: bool = False) -> None:
         command.add_argument("--no-progress", action="store_true", help="no progress bar on the terminal")
 
 
+def run_program(program: Program, argv: list[str]) -> int:
+    """Hands the rest of the command line over.
+
+    Raises:
+        PixaError: the extra is not installed.
+    """
+    try:
+        module = importlib.import_module(program.module)
+    except ImportError as error:
+        raise PixaError(f"this needs more packages ({error}): pip install 'pixa[{program.extra}]'") from error
+    return module.main(argv)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line (without the program's name) and returns its exit code."""
     console = Console()
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        if argv and argv[0] in PROGRAMS:
+            return run_program(PROGRAMS[argv[0]], argv[1:])
         args = build_parser().parse_args(argv)
         options = vars(args)
         console = Console(

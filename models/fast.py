@@ -19,6 +19,7 @@ CVPR 2021; per-level vectors, DCVC-FM, Li et al., CVPR 2024).
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
@@ -45,6 +46,7 @@ SCALE_MIN, SCALE_RATIO, SCALES = 0.11, 1000.0, 64  # standard deviation of table
 INDEX_UNIT = math.log(SCALE_RATIO) / (SCALES - 1)
 Z_MAX, CONTEXT_MAX = 127, 15
 LAMBDA_MIN, LAMBDA_RATIO = 0.0008, 400.0
+FLOAT32 = nullcontext()
 
 
 def rd_lambda(level: Tensor) -> Tensor:
@@ -151,8 +153,12 @@ class Synthesis(nn.Module):
         self.high = blocks(c, n_high)
         self.head = Up(c, 3, 8)
 
-    def forward(self, y_hat: Tensor, vector: Tensor) -> Tensor:
-        return self.head(self.high(self.up(self.low(y_hat)) * vector)) + 0.5
+    def forward(self, y_hat: Tensor, vector: Tensor, precision: AbstractContextManager = FLOAT32) -> Tensor:
+        """`precision` surrounds the trunk at 1/8 resolution."""
+        high = self.up(self.low(y_hat)) * vector
+        with precision:
+            high = self.high(high)
+        return self.head(high.float()) + 0.5
 
 
 @dataclass(frozen=True)
@@ -174,11 +180,15 @@ class FastConfig:
 
 
 class Fast(CompressionModel):
-    """The image model `fast`; see the module's diagram."""
+    """The image model `fast`; see the module's diagram.
 
-    def __init__(self, config: FastConfig = FastConfig()):
+    Args:
+        mixed: run the trunks at 1/8 resolution in bfloat16; latents, entropy model and pixels stay float32.
+    """
+
+    def __init__(self, config: FastConfig = FastConfig(), mixed: bool = False):
         super().__init__()
-        self.config = config
+        self.config, self.mixed = config, mixed
         c, m, n, f = config.c, config.m, config.n, config.f
         self.g_a = nn.Sequential(
             Down(3, c, 8), *blocks(c, config.analysis_high), Down(c, m, 2), *blocks(m, config.analysis_low)
@@ -220,6 +230,10 @@ class Fast(CompressionModel):
             index = torch.log(variance[chosen].sqrt() * self.log_gain.anchors.exp() / SCALE_MIN) / INDEX_UNIT
             bias.anchors.copy_(index.clamp(1, SCALES - 2) / 16)
 
+    def half(self, x: Tensor) -> AbstractContextManager:
+        """bfloat16 where `mixed` asks for it."""
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed)
+
     def forward(self, x: Tensor, level: Tensor) -> dict:
         """Rate and reconstruction as the decoder would see them.
 
@@ -231,7 +245,10 @@ class Fast(CompressionModel):
             {"x_hat": (B, 3, H, W), "likelihoods": {"y": (B, M, H/16, W/16), "z": (B, N, H/64, W/64)}}; training adds
             uniform noise inside the likelihoods, evaluation uses the symbols themselves.
         """
-        y = self.g_a(x - 0.5)
+        trunk = 1 + self.config.analysis_high
+        with self.half(x):
+            high = self.g_a[:trunk](x - 0.5)
+        y = self.g_a[trunk:](high.float())
         z = self.h_a(y) * self.log_z_gain(level).exp()
         z_int = round_ste(z).clamp(-Z_MAX, Z_MAX)
         z_index = self.z_index(level).expand_as(z)
@@ -249,7 +266,7 @@ class Fast(CompressionModel):
 
         residual = (y - mean) * gain
         symbols = round_ste(residual) * (index > 0)
-        x_hat = self.g_s(symbols * step + mean, self.vector(level))
+        x_hat = self.g_s(symbols * step + mean, self.vector(level), self.half(x))
         if self.training:
             y_bits = gaussian_bits(residual + torch.rand_like(residual) - 0.5, index)
             z_bits = gaussian_bits(z + torch.rand_like(z) - 0.5, z_index)

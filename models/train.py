@@ -1,8 +1,8 @@
 """The trainer of every model: `python -m pixa.models.train --data PACK... --out DIR --minutes N`.
 
-One process, stopped by the clock: the learning rate falls along a cosine that ends with the budget. A checkpoint holds
-all that is needed to go on after a kill; `--start` begins a new budget from the weights of an old checkpoint or of a
-folder such as weights/fast.1.
+Stopped by the clock: the learning rate falls along a cosine that ends with the budget. A checkpoint holds all that is
+needed to go on after a kill; `--start` begins a new budget from the weights of an old checkpoint or of a folder such as
+weights/fast.1. Under `torchrun` every process trains on crops of its own and gradients are averaged.
 """
 
 from __future__ import annotations
@@ -11,24 +11,35 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from pixa.datasets.pictures import Pictures
+from pixa.models import checkpoint
+from pixa.models.evaluate import evaluate, rd_loss
 from pixa.models.fast import Fast, FastConfig, rd_lambda
 from pixa.models.layers import LEVELS
 from pixa.models.optim import Muon
-from pixa.models.restore import restore
-
-EVAL_LEVELS = (0, 50, 100, 150, 200)
 
 
 @dataclass
 class TrainConfig:
-    """Settings of one run, stored with its checkpoint."""
+    """Settings of one run, stored with its checkpoint.
+
+    Attributes:
+        muon_max: matrices up to this smaller dimension are trained by Muon, which costs too much on larger ones.
+        halved: share of the crops taken at twice the size and averaged.
+        held_out: pictures at the start of the data that are only evaluated on.
+        balance: the loss of a level is weighted by lambda**-balance, so that high rates do not drown low ones.
+        compile: let torch compile the model, worth its minute on a GPU.
+    """
 
     data: tuple[str, ...] = ()
     out: str = "runs/fast"
@@ -47,20 +58,11 @@ class TrainConfig:
     save_minutes: float = 10.0
     threads: int = 2
     seed: int = 1
-
-
-def rd_loss(model: Fast, x: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(rate-distortion cost lambda*255^2*MSE + bpp, bpp, MSE) of every picture of a batch, each (B,)."""
-    out = model(x, level)
-    pixels = x.shape[2] * x.shape[3]
-    bpp = -sum(p.log2().sum((1, 2, 3)) for p in out["likelihoods"].values()) / pixels
-    x_hat = out["x_hat"] if model.training else out["x_hat"].clamp(0, 1)
-    mse = (x_hat - x).pow(2).mean((1, 2, 3))
-    return rd_lambda(level.float()) * 255**2 * mse + bpp, bpp, mse
+    compile: bool = False
 
 
 def make_optimizers(model: Fast, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for matrices up to `muon_max` in the smaller dimension, where it costs little, and Adam for the rest."""
+    """Muon for the matrices of the convolutions and Adam for the rest."""
     matrices, others = [], []
     for name, p in model.named_parameters():
         matrix = p.ndim == 2 and not name.endswith("anchors") and min(p.shape) <= config.muon_max
@@ -69,132 +71,176 @@ def make_optimizers(model: Fast, config: TrainConfig) -> list[torch.optim.Optimi
     return ([Muon(matrices, lr=config.lr)] if matrices else []) + [adam]
 
 
-@torch.no_grad()
-def evaluate(model: Fast, pictures: Pictures, held_out: int, size: int = 384) -> dict:
-    """Rate and PSNR on the central crops of the held-out pictures at five levels, and the mean log RD cost."""
-    model.eval()
-    table, cost = [], 0.0
-    for level in EVAL_LEVELS:
-        losses, rates, psnrs = [], [], []
-        for i in range(held_out):
-            x = pictures.centre(i, min(size, int(pictures.sizes[i].min()) // 64 * 64))
-            loss, bpp, mse = rd_loss(model, x.to(pictures.data.device), torch.tensor([level], device=x.device))
-            losses.append(loss.log().item())
-            rates.append(bpp.item())
-            psnrs.append(-10 * math.log10(mse.item()))
-        table.append([level, round(sum(rates) / held_out, 4), round(sum(psnrs) / held_out, 3)])
-        cost += sum(losses) / held_out / len(EVAL_LEVELS)
-    model.train()
-    return {"cost": round(cost, 4), "level_bpp_psnr": table}
+def learning_rate(step: int, progress: float, config: TrainConfig) -> float:
+    """Linear warm-up in steps, then a cosine over the share of the budget that is spent, down to 1%."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+    return config.lr * min(1, (step + 1) / config.warmup) * (0.01 + 0.99 * cosine)
 
 
-def start_weights(path: Path, device: str) -> dict[str, torch.Tensor]:
-    """Averaged weights of a checkpoint, or the weights of a folder written by the export."""
-    if path.is_dir():
-        return restore(path).to(device).state_dict()
-    return torch.load(path, map_location=device, weights_only=True)["ema"]
+class Run:
+    """A training run: the model, its average, its optimizers, and how far it is.
 
+    Raises:
+        ValueError: too few pictures, or weights that do not fit the model.
+    """
 
-def save(path: Path, state: dict) -> None:
-    """Write a checkpoint whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    def __init__(self, config: TrainConfig):
+        self.config, self.out = config, Path(config.out)
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+        if self.world > 1:
+            dist.init_process_group("nccl" if "cuda" in self.device else "gloo")
+        self.pictures = Pictures(list(config.data), config.crop).to(self.device)
+        if len(self.pictures) <= config.held_out:
+            raise ValueError(f"{len(self.pictures)} pictures are not more than the {config.held_out} held out")
+        self.generator = torch.Generator(self.device)
+        self.step, self.elapsed, self.running = 0, 0.0, math.nan
+        self.make_model()
+
+    def make_model(self) -> None:
+        self.model = Fast(FastConfig(), mixed="cuda" in self.device).to(self.device)
+        self.reseed()
+        self.model.start_from_dct(self.draw(16))
+        self.model = self.model.to(memory_format=torch.channels_last)
+        self.optimizers = make_optimizers(self.model, self.config)
+        self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
+        if self.path.exists():
+            self.resume()
+        elif self.config.start:
+            start = Path(self.config.start)
+            self.ema = checkpoint.start_weights(start, self.device)
+            checkpoint.fit(self.model, self.ema, start)
+        self.reseed()
+        network = torch.compile(self.model) if self.config.compile else self.model
+        self.network = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+
+    @property
+    def path(self) -> Path:
+        return self.out / "checkpoint.pt"
+
+    def reseed(self) -> None:
+        """Other crops and noise in every process and after every resume."""
+        seed = self.config.seed + 1000 * self.step + self.rank
+        torch.manual_seed(seed)
+        self.generator.manual_seed(seed)
+
+    def draw(self, count: int) -> torch.Tensor:
+        config = self.config
+        return self.pictures.batch(count, config.crop, config.held_out, config.halved, self.generator)
+
+    def resume(self) -> None:
+        state = checkpoint.load(self.path, self.device)
+        checkpoint.fit(self.model, state["model"], self.path)
+        self.ema = state["ema"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.elapsed, self.running = state["step"], state["elapsed"], state["running"]
+
+    def save(self) -> None:
+        state = {
+            "config": asdict(self.config),
+            "model_config": self.model.config.as_dict(),
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "running": self.running,
+        }
+        checkpoint.save(self.path, state)
+
+    def report(self) -> None:
+        """Evaluate the averaged weights, print a JSON line and add it to log.jsonl."""
+        live = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        line = {"step": self.step, "minutes": round(self.elapsed / 60, 1), "train": round(self.running, 4)}
+        line |= evaluate(self.model, self.pictures, self.config.held_out)
+        self.model.load_state_dict(live)
+        print(json.dumps(line), flush=True)
+        with open(self.out / "log.jsonl", "a") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def take_step(self) -> float:
+        """One step; returns the weighted loss."""
+        config = self.config
+        rate = learning_rate(self.step, self.elapsed / (60 * config.minutes), config)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        x = self.draw(config.batch).contiguous(memory_format=torch.channels_last)
+        level = torch.randint(0, LEVELS, (config.batch,), generator=self.generator, device=self.device)
+        loss, _, _ = rd_loss(self.network, x, level)
+        total = (loss * rd_lambda(level.float()).div(rd_lambda(LEVELS // 2)).pow(-config.balance)).mean()
+        self.model.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        self.step += 1
+        decay = min(config.ema, self.step / (self.step + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.values()), list(self.model.state_dict().values()), 1 - decay)
+        return total.item()
+
+    def agree(self, seconds: float) -> float:
+        """The clock of the first process, so that all stop at the same step."""
+        if self.world == 1:
+            return seconds
+        clock = torch.tensor([seconds], dtype=torch.float64, device=self.device)
+        dist.broadcast(clock, 0)
+        return clock.item()
+
+    def train(self) -> None:
+        """Until the budget is spent; the first process evaluates and saves."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved = self.elapsed
+        while self.elapsed < 60 * self.config.minutes:
+            begun = time.monotonic()
+            loss = self.take_step()
+            self.running = loss if math.isnan(self.running) else self.running + 0.01 * (loss - self.running)
+            self.elapsed = self.agree(self.elapsed + time.monotonic() - begun)
+            if self.elapsed - saved > 60 * self.config.save_minutes:
+                saved = self.elapsed
+                self.finish()
+        self.finish()
+
+    def finish(self) -> None:
+        if self.rank == 0:
+            self.report()
+            self.save()
 
 
 def train(config: TrainConfig) -> None:
     """Run or resume the training that `config` describes; see the module."""
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures(list(config.data), config.crop).to(device)
-    if len(pictures) <= config.held_out:
-        raise ValueError(f"{len(pictures)} pictures are not more than the {config.held_out} held out for evaluation")
-    generator = torch.Generator(device).manual_seed(config.seed)
-    draw = lambda count: pictures.batch(count, config.crop, config.held_out, config.halved, generator)
-
-    model = Fast(FastConfig()).to(device)
-    model.start_from_dct(draw(16))
-    model = model.to(memory_format=torch.channels_last)
-    ema = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizers = make_optimizers(model, config)
-    step, elapsed, running = 0, 0.0, math.nan
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        ema = state["ema"]
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        step, elapsed, running = state["step"], state["elapsed"], state["running"]
-        generator.manual_seed(config.seed + step)
-    elif config.start:
-        ema = start_weights(Path(config.start), device)
-        model.load_state_dict(ema)
-
-    def snapshot() -> None:
-        save(checkpoint, {
-            "config": asdict(config), "model_config": model.config.as_dict(), "model": model.state_dict(), "ema": ema,
-            "optimizers": [o.state_dict() for o in optimizers], "step": step, "elapsed": elapsed,
-            "running": running,
-        })  # fmt: skip
-
-    def report() -> None:
-        live = {name: value.clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(ema)
-        line = {"step": step, "minutes": round(elapsed / 60, 1), "train": round(running, 4)}
-        line |= evaluate(model, pictures, config.held_out)
-        model.load_state_dict(live)
-        print(json.dumps(line), flush=True)
-        with open(out / "log.jsonl", "a") as log:
-            log.write(json.dumps(line) + "\n")
-
-    print(f"{len(pictures)} pictures, {pictures.skipped} skipped; from step {step} on {device}", flush=True)
-    budget, since_save = config.minutes * 60, time.monotonic()
-    while elapsed < budget:
-        begun = time.monotonic()
-        rate = min(1, (step + 1) / config.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * elapsed / budget)))
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * rate
-        x = draw(config.batch).contiguous(memory_format=torch.channels_last)
-        level = torch.randint(0, LEVELS, (config.batch,), generator=generator, device=device)
-        loss, _, _ = rd_loss(model, x, level)
-        weight = rd_lambda(level.float()).div(0.016).pow(-config.balance)
-        total = (loss * weight).mean()
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        if torch.isfinite(norm):
-            for optimizer in optimizers:
-                optimizer.step()
-        decay = min(config.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(ema.values()), list(model.state_dict().values()), 1 - decay)
-        step += 1
-        running = total.item() if math.isnan(running) else running + 0.01 * (total.item() - running)
-        elapsed += time.monotonic() - begun
-        if time.monotonic() - since_save > config.save_minutes * 60:
-            report()
-            snapshot()
-            since_save = time.monotonic()
-    report()
-    snapshot()
+    run = Run(config)
+    if run.rank == 0:
+        pictures = run.pictures
+        print(f"{len(pictures)} pictures, {pictures.skipped} skipped; from step {run.step} on {run.device}", flush=True)
+    run.train()
+    if run.world > 1:
+        dist.destroy_process_group()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="pixa train", description=__doc__.splitlines()[0])
     for field in fields(TrainConfig):
+        option = f"--{field.name.replace('_', '-')}"
         if field.name == "data":
-            parser.add_argument("--data", nargs="+", required=True, help="picture folders, tar packs or files")
+            parser.add_argument(option, nargs="+", required=True, help="picture folders, tar packs or files")
+        elif isinstance(field.default, bool):
+            parser.add_argument(option, action="store_true")
         else:
-            kind = type(field.default)
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
-    train(TrainConfig(**{**vars(parser.parse_args()), "data": tuple(parser.parse_args().data)}))
+            parser.add_argument(option, type=type(field.default), default=field.default, help="%(default)s")
+    arguments = vars(parser.parse_args(argv))
+    try:
+        train(TrainConfig(**arguments | {"data": tuple(arguments["data"])}))
+    except (ValueError, OSError) as error:
+        print(f"pixa train: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,13 +17,13 @@ from pixa.app.agreement import agreement
 from pixa.backends import OnnxModel
 from pixa.image import Analysed
 from pixa.latents import STRIDE
+from pixa.models.evaluate import rd_loss
 from pixa.models.exact import Exact
 from pixa.models.export import decode_macs, export, level_arrays, prove_exact
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore, stored
-from pixa.models.train import rd_loss
 from pixa.pixels import Picture
 
 SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=1, synthesis_high=1)
