@@ -18,15 +18,17 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from pixa.bitstream.tables import Tables, gaussian_tables
+from pixa.datasets.pictures import Pictures
+from pixa.models.calibrate import calibrated_tables
 from pixa.models.exact import ACT_BITS, ACT_MAX, EXACT_LIMIT, Exact
-from pixa.models.fast import CONTEXT_MAX, SCALE_MIN, SCALE_RATIO, SCALES, Z_MAX, Fast, FastConfig
+from pixa.models.fast import CONTEXT_MAX, Z_MAX, Fast, FastConfig, z_table
 from pixa.models.graph import Graph
 from pixa.models.layers import LEVELS, Down
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 DECODER = ["scale_a.onnx", "scale_b.onnx", "mean_a.onnx", "mean_b.onnx", "synthesis.onnx", "tables.npz"]
 ENCODER = ["analysis.onnx", "hyper.onnx"]
+CROPS, CROP = 600, 256
 
 
 def spatial(channels: int) -> tuple:
@@ -110,7 +112,7 @@ def level_arrays(model: Fast) -> dict[str, np.ndarray]:
         "z_gain": table(model.log_z_gain).exp().numpy(),
         "vector": table(model.vector).numpy(),
         "z_scale": whole(model.h_s.z_scale, np.uint8),
-        "z_index": whole(model.z_index, np.uint8),
+        "z_index": z_table(model.z_index(level)[:, :, 0, 0].detach().round()).numpy().astype(np.uint8),
         "feature_bias": whole(model.h_s.bias, np.int32),
         "index_bias_a": whole(model.index_bias_a, np.int32),
         "index_bias_b": whole(model.index_bias_b, np.int32),
@@ -211,12 +213,12 @@ def decode_macs(model: Fast) -> float:
     return total
 
 
-def export(model: Fast, tag: str, wire_id: int, weights: Path, tables: Tables | None = None) -> dict:
+def export(model: Fast, tag: str, wire_id: int, weights: Path) -> dict:
     """Write the files of `fast.TAG` and its manifest entry; returns the entry."""
     model.eval()
     arrays = level_arrays(model)
     bounds = prove_exact(model, arrays)
-    tables = tables or gaussian_tables(SCALE_MIN * SCALE_RATIO ** (np.arange(SCALES) / (SCALES - 1)))
+    tables = model.tables
     tables.check()
     frequencies = np.concatenate(tables.frequencies[1:]).astype(np.uint32)
     arrays |= {"limits": tables.limits.astype(np.uint16), "frequencies": frequencies} | self_test(model, arrays)
@@ -264,10 +266,14 @@ def main() -> None:
     parser.add_argument("tag")
     parser.add_argument("wire_id", type=int)
     parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--calibrate", nargs="+", default=[], metavar="DATA", help="fit the tables to these pictures")
+    parser.add_argument("--held-out", type=int, default=32, help="pictures at their start not to look at (%(default)s)")
     args = parser.parse_args()
     state = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     model = Fast(FastConfig(**state["model_config"]))
     model.load_state_dict(state["ema"])
+    if args.calibrate:
+        model.set_tables(calibrated_tables(model, Pictures(args.calibrate, CROP), args.held_out, CROPS, CROP))
     print(json.dumps(export(model, args.tag, args.wire_id, args.weights), indent=1))
 
 

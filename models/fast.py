@@ -22,10 +22,12 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixa.bitstream.tables import Tables, gaussian_tables
 from pixa.models.compressai_base import CompressionModel
 from pixa.models.exact import ACT_BITS, ACT_MAX, ExactDepthwise, ExactPointwise, LevelInteger
 from pixa.models.layers import (
@@ -52,6 +54,17 @@ FLOAT32 = nullcontext()
 def rd_lambda(level: Tensor) -> Tensor:
     """Weight of 255**2 * MSE against bits per pixel at a quality level: 0.0008 at 0, 0.32 at 200."""
     return LAMBDA_MIN * LAMBDA_RATIO ** (level / ((ANCHORS - 1) * ANCHOR_STEP))
+
+
+def z_table(index: Tensor) -> Tensor:
+    """Tables of hyper-latents: 64..126 for the scales 1..63, and 0 for none."""
+    return torch.where(index > 0, index + SCALES - 1, index)
+
+
+def start_tables() -> Tables:
+    """Gaussians: tables 1..63 for latents and, of the same scales, 64..126 for hyper-latents."""
+    scales = SCALE_MIN * SCALE_RATIO ** (np.arange(SCALES) / (SCALES - 1))
+    return gaussian_tables(np.concatenate([scales, scales[1:]]))
 
 
 def gaussian_bits(value: Tensor, index: Tensor) -> Tensor:
@@ -211,6 +224,17 @@ class Fast(CompressionModel):
         self.z_index = LevelInteger(torch.full((ANCHORS, n), 2.0), 16, 0, SCALES - 1)
         self.index_bias_a = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
         self.index_bias_b = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
+        self.set_tables(start_tables())
+
+    def set_tables(self, tables: Tables) -> None:
+        """The integer tables that evaluation prices symbols with."""
+        self.tables = tables
+        self.register_buffer("costs", torch.from_numpy(tables.costs), persistent=False)
+
+    def table_bits(self, symbols: Tensor, table: Tensor) -> Tensor:
+        """Bits of symbols under the integer tables, element-wise."""
+        magnitude = symbols.abs().clamp(max=self.costs.shape[1] - 1)
+        return self.costs[table.long(), magnitude.long()]
 
     @torch.no_grad()
     def start_from_dct(self, x: Tensor) -> None:
@@ -242,8 +266,9 @@ class Fast(CompressionModel):
             level: (B,) integers in [0, 200].
 
         Returns:
-            {"x_hat": (B, 3, H, W), "likelihoods": {"y": (B, M, H/16, W/16), "z": (B, N, H/64, W/64)}}; training adds
-            uniform noise inside the likelihoods, evaluation uses the symbols themselves.
+            {"x_hat": (B, 3, H, W), "likelihoods": {"y": (B, M, H/16, W/16), "z": (B, N, H/64, W/64)}}. Training adds
+            uniform noise inside Gaussian likelihoods; evaluation prices symbols by the integer tables and returns the
+            "symbols" and "indexes" of their tables, in the shapes of the likelihoods.
         """
         trunk = 1 + self.config.analysis_high
         with self.half(x):
@@ -271,9 +296,14 @@ class Fast(CompressionModel):
             y_bits = gaussian_bits(residual + torch.rand_like(residual) - 0.5, index)
             z_bits = gaussian_bits(z + torch.rand_like(z) - 0.5, z_index)
         else:
-            y_bits = gaussian_bits(symbols, index) * (index > 0)
-            z_bits = gaussian_bits(z_int, z_index) * (z_index > 0)
-        return {"x_hat": x_hat, "likelihoods": {"y": torch.exp2(-y_bits), "z": torch.exp2(-z_bits)}}
+            y_bits = self.table_bits(symbols, index)
+            z_bits = self.table_bits(z_int, z_table(z_index))
+        return {
+            "x_hat": x_hat,
+            "likelihoods": {"y": torch.exp2(-y_bits), "z": torch.exp2(-z_bits)},
+            "symbols": {"y": symbols, "z": z_int},
+            "indexes": {"y": index, "z": z_table(z_index)},
+        }
 
 
 def second_order(y: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from pixa.bitstream.tables import Tables
 from pixa.models.exact import ACT_BITS, WEIGHT_BITS, Exact
-from pixa.models.fast import Fast, FastConfig
+from pixa.models.fast import SCALES, Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, Block, Up
 
 
@@ -78,6 +79,7 @@ def restore(folder: Path) -> Fast:
     first.bias.add_(0.5 * first.weight.sum(1))
 
     with np.load(folder / "tables.npz", allow_pickle=False) as arrays:
+        model.set_tables(Tables(arrays["limits"], arrays["frequencies"]))
         anchors = {name: torch.from_numpy(arrays[name][::ANCHOR_STEP].astype(np.float32)) for name in LEVEL_ARRAYS}
     for name, (path, transform) in LEVEL_ARRAYS.items():
         model.get_submodule(path).anchors.copy_(transform(anchors[name]))
@@ -90,7 +92,7 @@ LEVEL_ARRAYS = {
     "z_gain": ("log_z_gain", torch.log),
     "vector": ("vector", lambda a: a),
     "z_scale": ("h_s.z_scale", lambda a: a / 2**ACT_BITS),
-    "z_index": ("z_index", lambda a: a / 16),
+    "z_index": ("z_index", lambda a: (a - (SCALES - 1)).clamp(min=0) / 16),
     "feature_bias": ("h_s.bias", lambda a: a / 2**10),
     "index_bias_a": ("index_bias_a", lambda a: a / 2**10),
     "index_bias_b": ("index_bias_b", lambda a: a / 2**10),
