@@ -68,6 +68,8 @@ def encode(args: Namespace, console: Console) -> int:
         record = {"input": job.source, "output": job.target}
         record |= {key: facts[key] for key in ("width", "height", "channels", "quality", "model", "bytes", "bpp")}
         record["seconds"] = round(time.monotonic() - start, 3)
+        if (args.target_size and len(data) > args.target_size) or (args.bpp and facts["bpp"] > args.bpp):
+            console.warning(job.source, f"{len(data)} bytes, metadata included, is the smallest file there can be")
         text = f"{job.source} -> {job.target}: {len(data)} bytes, {facts['bpp']:.3f} bpp, quality {facts['quality']:g}"
         console.note(record, text + (f", {facts['model']}, {record['seconds']} s" if args.verbose else ""))
 

@@ -33,6 +33,12 @@ class Console:
         if self.as_json and name is not None:
             print(json.dumps({"input": name, "error": message, "exit_code": exit_code}))
 
+    def warning(self, name: str, message: str) -> None:
+        """One line on standard error, unless quiet."""
+        self.clear_bar()
+        if not self.quiet:
+            print(printable(f"pixa: {name}: {message}"), file=sys.stderr)
+
     def result(self, record: dict, text: str) -> None:
         """What a command was asked for, on standard output."""
         self.clear_bar()

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file
+from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.headers import Head
 from pixa.errors import Corrupt, LimitExceeded
 from pixa.models.registry import find_wire
@@ -49,7 +50,7 @@ class Decoder:
         self.check_order()
         self.width, self.height, self.quality = self.head.width, self.head.height, self.head.level / 2
         self.channels = 1 + 2 * self.head.colour + self.head.alpha
-        self.metadata = {METADATA[c.type]: c.payload for c in self.chunks if c.type in METADATA}
+        self.metadata = {METADATA[c.type]: read_metadata(c.payload) for c in self.chunks if c.type in METADATA}
 
     @staticmethod
     def read_head(chunk: Chunk, max_pixels: int) -> Head:

@@ -6,13 +6,13 @@ picture and memory stays bounded. Entropy tiles are independent of each other.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from pixa.backends import OnnxModel, load_model
 from pixa.bitstream.container import Chunk, ChunkType, read_varint, write_file, write_varint
+from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
 from pixa.errors import Corrupt, UsageError
 from pixa.latents import STRIDE, TileSymbols, encode_tile
@@ -122,7 +122,7 @@ class Analysed:
             tile_log2=TILE_LOG2,
         )
         chunks = [Chunk(ChunkType.HEAD, head.write())]
-        chunks += [Chunk(METADATA[name], value) for name, value in self.picture.metadata.items()]
+        chunks += [Chunk(METADATA[name], write_metadata(value)) for name, value in self.picture.metadata.items()]
         if self.picture.alpha is not None:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
         y_hat = np.empty_like(self.y)
@@ -166,10 +166,10 @@ def pixel_slices(latent: tuple[slice, slice]) -> tuple[slice, slice]:
 
 
 def encode_alpha(alpha: np.ndarray) -> bytes:
-    """An alpha plane (H, W) uint8, lossless: each row minus the one above, modulo 256, then zlib (RFC 1950)."""
+    """An alpha plane (H, W) uint8, lossless: each row minus the one above, modulo 256, then deflated."""
     above = np.vstack([np.zeros_like(alpha[:1]), alpha[:-1]])
-    packed = zlib.compress((alpha - above).tobytes(), 9)
-    return write_varint(len(packed)) + packed
+    stream = deflate((alpha - above).tobytes())
+    return write_varint(len(stream)) + stream
 
 
 def decode_alpha(payload: bytes, height: int, width: int) -> np.ndarray:
@@ -181,13 +181,5 @@ def decode_alpha(payload: bytes, height: int, width: int) -> np.ndarray:
     length, start = read_varint(payload, 0)
     if start + length != len(payload):
         raise Corrupt("the alpha plane is not as long as it says")
-    inflater = zlib.decompressobj()
-    try:
-        raw = inflater.decompress(payload[start:], height * width)
-        complete = not inflater.decompress(inflater.unconsumed_tail, 1) and inflater.eof and not inflater.unused_data
-    except zlib.error as error:
-        raise Corrupt("the alpha plane does not inflate") from error
-    if len(raw) != height * width or not complete:
-        raise Corrupt("the alpha plane does not fit the picture")
-    rows = np.frombuffer(raw, np.uint8).reshape(height, width)
+    rows = np.frombuffer(inflate(payload[start:], height * width), np.uint8).reshape(height, width)
     return np.add.accumulate(rows, axis=0, dtype=np.uint8)

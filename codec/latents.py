@@ -16,7 +16,7 @@ from pixa.bitstream.tables import Tables
 STRIDE = 16  # pixels a latent position
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
-STEP_WORTH = 6 / np.log(2)
+STEP_WORTH = 5 * 6 / np.log(2)  # bits
 
 
 class Nets(Protocol):
@@ -48,9 +48,10 @@ def round_half_up(x: np.ndarray, limit: int) -> np.ndarray:
 def optimise(symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, tables: Tables) -> np.ndarray:
     """Rate-distortion optimised quantisation: move a symbol one towards zero where the bits saved outweigh the error.
 
-    The trade-off needs no lambda: a step of size D that is optimal for its lambda makes one squared step worth
-    6 / ln 2 bits, because D**2 / 12 grows as fast as the rate of a uniform quantiser falls (Sullivan and Wiegand,
-    1998). Only what the symbol itself costs is weighed, not what it does to the tables of others.
+    The trade-off needs no lambda: a step D that is optimal for its lambda makes one squared step worth 6 / ln 2 bits,
+    because D**2 / 12 grows as fast as the rate of a uniform quantiser falls (Sullivan and Wiegand, 1998). A symbol is
+    also what its neighbours are predicted from, which this does not weigh: five times that worth saves the most bits
+    at equal PSNR on held-out pictures.
     """
     smaller = symbols - np.sign(symbols)
     saved = tables.cost(symbols, index) - tables.cost(smaller, index)

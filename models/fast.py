@@ -254,7 +254,7 @@ class Fast(CompressionModel):
             index = torch.log(variance[chosen].sqrt() * self.log_gain.anchors.exp() / SCALE_MIN) / INDEX_UNIT
             bias.anchors.copy_(index.clamp(1, SCALES - 2) / 16)
 
-    def half(self, x: Tensor) -> AbstractContextManager:
+    def trunk_precision(self, x: Tensor) -> AbstractContextManager:
         """bfloat16 where `mixed` asks for it."""
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed)
 
@@ -271,7 +271,7 @@ class Fast(CompressionModel):
             "symbols" and "indexes" of their tables, in the shapes of the likelihoods.
         """
         trunk = 1 + self.config.analysis_high
-        with self.half(x):
+        with self.trunk_precision(x):
             high = self.g_a[:trunk](x - 0.5)
         y = self.g_a[trunk:](high.float())
         z = self.h_a(y) * self.log_z_gain(level).exp()
@@ -291,7 +291,7 @@ class Fast(CompressionModel):
 
         residual = (y - mean) * gain
         symbols = round_ste(residual) * (index > 0)
-        x_hat = self.g_s(symbols * step + mean, self.vector(level), self.half(x))
+        x_hat = self.g_s(symbols * step + mean, self.vector(level), self.trunk_precision(x))
         if self.training:
             y_bits = gaussian_bits(residual + torch.rand_like(residual) - 0.5, index)
             z_bits = gaussian_bits(z + torch.rand_like(z) - 0.5, z_index)

@@ -199,6 +199,16 @@ def test_targets_are_met(run, photo, tmp_path):
     assert psnr(pixa.decode((tmp_path / "psnr").read_bytes()), scene()) >= 32.99
 
 
+def test_target_out_of_reach_gives_the_smallest_file_and_says_so(run, photo, tmp_path):
+    code, _, err = run("encode", photo, "--target-size", "50", "-o", tmp_path / "small")
+    assert code == 0
+    size = (tmp_path / "small").stat().st_size
+    assert size > 50
+    assert f"{size} bytes, metadata included, is the smallest file there can be" in err[0]
+    run("encode", photo, "-q", "0", "-o", tmp_path / "lowest")
+    assert (tmp_path / "lowest").read_bytes() == (tmp_path / "small").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("20000", 20000), ("20K", 20000), ("1.5M", 1500000), ("20KiB", 20480), ("1MiB", 1 << 20)]
 )

@@ -22,8 +22,9 @@ from pixa.bitstream.container import (
     write_file,
     write_varint,
 )
+from pixa.bitstream.deflate import deflate, inflate, read_metadata, write_metadata
 from pixa.bitstream.headers import Head
-from pixa.errors import Corrupt, NotPixa, PixaError, UnsupportedVersion
+from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedVersion
 
 GOLDEN = Path(__file__).parent / "golden"
 RICH = "rgb-96x64-q20-metadata"
@@ -164,3 +165,31 @@ class TestDamage:
             assert tracemalloc.get_traced_memory()[1] < 1 << 20
         finally:
             tracemalloc.stop()
+
+
+class TestDeflate:
+    @given(st.binary(max_size=300))
+    def test_metadata_round_trip(self, content):
+        assert read_metadata(write_metadata(content)) == content
+
+    def test_repetitive_metadata_takes_little_room(self):
+        assert len(write_metadata(b"<x:xmpmeta/> " * 300)) < 100
+
+    @pytest.mark.parametrize("size", [0, 1, 99, 101, 2**24])
+    def test_another_size_than_declared_is_corrupt(self, size):
+        with pytest.raises(Corrupt):
+            inflate(deflate(bytes(100)), size)
+
+    def test_a_bomb_is_stopped_at_its_declared_size(self):
+        bomb = deflate(bytes(1 << 26))
+        tracemalloc.start()
+        with pytest.raises(Corrupt):
+            inflate(bomb, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+
+    def test_more_than_the_limit_is_refused(self):
+        with pytest.raises(LimitExceeded, match="16777217 bytes of metadata"):
+            write_metadata(bytes(2**24 + 1))
+        with pytest.raises(LimitExceeded, match="16777217 bytes of metadata"):
+            read_metadata(write_varint(2**24 + 1))

@@ -90,16 +90,14 @@ class PlainModel:
         x = rescale(depthwise(shuffle(rescale(pointwise(x, *p4))), *d5))
         features = rescale(pointwise(x, *p6) + self.vector("feature_bias", level))
         x = rescale(pointwise(features, *p7))
-        top = len(self.arrays["limits"]) - 1
-        return features, rescale(pointwise(x, *p8) + self.vector("index_bias_a", level), top=top)
+        return features, rescale(pointwise(x, *p8) + self.vector("index_bias_a", level), top=63)
 
     def scale_b(self, features: np.ndarray, magnitude: np.ndarray, level: int) -> np.ndarray:
         """Table indexes."""
         d1, p2, p3 = self.layers["scale_b"]
         x = rescale(depthwise(magnitude, *d1), shift=2)
         x = rescale(pointwise(np.concatenate([features, x]), *p2))
-        top = len(self.arrays["limits"]) - 1
-        return rescale(pointwise(x, *p3) + self.vector("index_bias_b", level), top=top)
+        return rescale(pointwise(x, *p3) + self.vector("index_bias_b", level), top=63)
 
 
 class PlainCoder:

@@ -190,6 +190,8 @@ def broken_files(golden: dict[str, bytes]) -> dict[str, Broken]:
     flipped = bytearray(plain)
     flipped[-12] ^= 0x10
     icc = next(chunk for chunk in read_file(rich) if chunk.type == ChunkType.ICC)
+    icc_size, icc_start = read_varint(icc.payload, 0)
+    grown_icc = write_varint(icc_size + 1) + icc.payload[icc_start:]
     foreign, newer, corrupt = (partial(Broken, name) for name in ("NotPixa", "UnsupportedVersion", "Corrupt"))
     missing, limit = (partial(Broken, name) for name in ("ModelMissing", "LimitExceeded"))
     return {
@@ -226,6 +228,11 @@ def broken_files(golden: dict[str, bytes]) -> dict[str, Broken]:
         "tile-extra": corrupt("a tile too many", insert(plain, 1, tile)),
         "tile-empty": corrupt("a tile of no bytes", with_payload(plain, ChunkType.TILE, b"")),
         "metadata-twice": corrupt("two ICC profiles", insert(rich, 1, icc)),
+        "metadata-bomb": limit(
+            "an ICC profile of 4 GiB less a byte",
+            with_payload(rich, icc.type, write_varint(2**32 - 1) + icc.payload[icc_start:]),
+        ),
+        "metadata-short": corrupt("metadata of fewer bytes than it says", with_payload(rich, icc.type, grown_icc)),
         "order": corrupt("alpha behind the tile", write_file([next(read_file(rgba)), coloured, alpha])),
         "alpha-missing": corrupt("alpha announced but missing", without(rgba, ChunkType.ALPHA)),
         "alpha-unannounced": corrupt("alpha that HEAD does not announce", with_head(rgba, alpha=0)),
