@@ -98,8 +98,8 @@ class Run:
         self.make_model()
 
     def make_model(self) -> None:
-        self.model = Fast(FastConfig(), mixed="cuda" in self.device).to(self.device)
         self.reseed()
+        self.model = Fast(FastConfig(), mixed="cuda" in self.device).to(self.device)
         self.model.start_from_dct(self.draw(16))
         self.model = self.model.to(memory_format=torch.channels_last)
         self.optimizers = make_optimizers(self.model, self.config)
