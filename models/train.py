@@ -220,6 +220,7 @@ def train(config: TrainConfig) -> None:
         print(f"{len(pictures)} pictures, {pictures.skipped} skipped; from step {run.step} on {run.device}", flush=True)
     run.train()
     if run.world > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 

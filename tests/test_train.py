@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -217,11 +220,26 @@ class TestTrainer:
         assert all(torch.equal(value, weights[name]) for name, value in restore(folder).state_dict().items())
 
     def test_two_processes_train_one_model(self, config, tmp_path):
+        """The environment is the one that torchrun sets."""
         options = {"out": tmp_path / "pair", "minutes": 0.05, "crop": CROP, "held-out": 1, "batch": 2, "threads": 1}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        command = [*launcher, "-m", "pixa.models.train", "--data", *config.data, *words]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        command = [sys.executable, "-X", "faulthandler", "-m", "pixa.models.train", "--data", *config.data, *words]
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(
+                command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True
+            )
+            for rank in ("0", "1")
+        ]
+        for process in processes:
+            try:
+                _, errors = process.communicate(timeout=240)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # the fault handler tells where it hangs
+                _, errors = process.communicate()
+            assert process.returncode == 0, errors
         state, lines = self.checkpoint(tmp_path / "pair"), self.log(tmp_path / "pair")
         assert len(lines) == 1
         assert state["step"] == lines[0]["step"] > 0
