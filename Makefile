@@ -26,7 +26,7 @@ bench: .venv-test/ready
 .venv-test/ready: pyproject.toml $(wildcard codec/* bitstream/* models/* datasets/* app/* weights/*/*)
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/pip install --quiet torch==2.13.0
-	$(TEST)/pip install --quiet torch==2.13.0 ".[train,bench,dev]"
+	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,dev]"
 	touch $@
 
 clean:

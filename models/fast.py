@@ -19,8 +19,10 @@ CVPR 2021; per-level vectors, DCVC-FM, Li et al., CVPR 2024).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -174,6 +176,23 @@ class Synthesis(nn.Module):
         return self.head(high.float()) + 0.5
 
 
+class Coded(NamedTuple):
+    """Latents as the entropy coder sees them: y in shapes (B, M, h, w), z in (B, N, ceil(h/4), ceil(w/4)).
+
+    Attributes:
+        residual: what `symbols` was rounded from.
+        index, z_index: standard deviations, as numbers of Gaussian tables.
+        y_hat: the latents that the decoder rebuilds.
+    """
+
+    symbols: Tensor
+    residual: Tensor
+    index: Tensor
+    z_symbols: Tensor
+    z_index: Tensor
+    y_hat: Tensor
+
+
 @dataclass(frozen=True)
 class FastConfig:
     """Widths: c trunk at 1/8, m latents at 1/16, n hyper-latents at 1/64, f features, k means, hidden scales."""
@@ -258,6 +277,42 @@ class Fast(CompressionModel):
         """bfloat16 where `mixed` asks for it."""
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.mixed)
 
+    def analyse(self, x: Tensor) -> Tensor:
+        """Latents y (B, M, H/16, W/16) of pictures (B, 3, H, W) in [0, 1]."""
+        trunk = 1 + self.config.analysis_high
+        with self.trunk_precision(x):
+            high = self.g_a[:trunk](x - 0.5)
+        return self.g_a[trunk:](high.float())
+
+    def hyper(self, y: Tensor, level: Tensor) -> Tensor:
+        """Hyper-latents z (B, N, h/4, w/4) of latents (B, M, h, w), not yet rounded; h and w multiples of 4."""
+        return self.h_a(y) * self.log_z_gain(level).exp()
+
+    def code(self, y: Tensor, z: Tensor, level: Tensor, quantise: Callable[[Tensor], Tensor] = round_ste) -> Coded:
+        """What the entropy coder sees of latents y (B, M, h, w) and hyper-latents z (B, N, ceil(h/4), ceil(w/4)).
+
+        Args:
+            quantise: what turns latents into symbols; rounding, or a relaxation of it.
+        """
+        z_symbols = quantise(z).clamp(-Z_MAX, Z_MAX)
+        z_index = self.z_index(level).expand_as(z)
+        z_integers = round_ste(z_symbols)
+        features = self.h_s(z_integers, self.h_s.z_scale(level), self.h_s.bias(level))[:, :, : y.shape[2], : y.shape[3]]
+
+        gain, step = self.log_gain(level).exp(), self.log_step(level).exp()
+        in_a = pass_mask(y.shape[2], y.shape[3], y.shape[1], y.device)
+        index_a = self.scale_a(features, self.index_bias_a(level))
+        state, mean_a = self.mean_a(features)
+        symbols_a = quantise((y - mean_a) * gain) * (in_a & (index_a > 0))
+        y_hat_a = (symbols_a * step + mean_a) * in_a
+        magnitude = round_ste(symbols_a.detach().abs()).clamp(max=CONTEXT_MAX)
+        index = torch.where(in_a, index_a, self.scale_b(features, magnitude, self.index_bias_b(level)))
+        mean = torch.where(in_a, mean_a, self.mean_b(state, y_hat_a))
+
+        residual = (y - mean) * gain
+        symbols = torch.where(in_a, symbols_a, quantise(residual) * (index > 0))
+        return Coded(symbols, residual, index, z_symbols, z_index, symbols * step + mean)
+
     def forward(self, x: Tensor, level: Tensor) -> dict:
         """Rate and reconstruction as the decoder would see them.
 
@@ -270,39 +325,21 @@ class Fast(CompressionModel):
             uniform noise inside Gaussian likelihoods; evaluation prices symbols by the integer tables and returns the
             "symbols" and "indexes" of their tables, in the shapes of the likelihoods.
         """
-        trunk = 1 + self.config.analysis_high
-        with self.trunk_precision(x):
-            high = self.g_a[:trunk](x - 0.5)
-        y = self.g_a[trunk:](high.float())
-        z = self.h_a(y) * self.log_z_gain(level).exp()
-        z_int = round_ste(z).clamp(-Z_MAX, Z_MAX)
-        z_index = self.z_index(level).expand_as(z)
-        features = self.h_s(z_int, self.h_s.z_scale(level), self.h_s.bias(level))
-
-        gain, step = self.log_gain(level).exp(), self.log_step(level).exp()
-        in_a = pass_mask(y.shape[2], y.shape[3], y.shape[1], y.device)
-        index_a = self.scale_a(features, self.index_bias_a(level))
-        state, mean_a = self.mean_a(features)
-        symbols_a = round_ste((y - mean_a) * gain) * (in_a & (index_a > 0))
-        y_hat_a = (symbols_a * step + mean_a) * in_a
-        magnitude = symbols_a.detach().abs().clamp(max=CONTEXT_MAX)
-        index = torch.where(in_a, index_a, self.scale_b(features, magnitude, self.index_bias_b(level)))
-        mean = torch.where(in_a, mean_a, self.mean_b(state, y_hat_a))
-
-        residual = (y - mean) * gain
-        symbols = round_ste(residual) * (index > 0)
-        x_hat = self.g_s(symbols * step + mean, self.vector(level), self.trunk_precision(x))
+        y = self.analyse(x)
+        z = self.hyper(y, level)
+        coded = self.code(y, z, level)
+        x_hat = self.g_s(coded.y_hat, self.vector(level), self.trunk_precision(x))
         if self.training:
-            y_bits = gaussian_bits(residual + torch.rand_like(residual) - 0.5, index)
-            z_bits = gaussian_bits(z + torch.rand_like(z) - 0.5, z_index)
+            y_bits = gaussian_bits(coded.residual + torch.rand_like(y) - 0.5, coded.index)
+            z_bits = gaussian_bits(z + torch.rand_like(z) - 0.5, coded.z_index)
         else:
-            y_bits = self.table_bits(symbols, index)
-            z_bits = self.table_bits(z_int, z_table(z_index))
+            y_bits = self.table_bits(coded.symbols, coded.index)
+            z_bits = self.table_bits(coded.z_symbols, z_table(coded.z_index))
         return {
             "x_hat": x_hat,
             "likelihoods": {"y": torch.exp2(-y_bits), "z": torch.exp2(-z_bits)},
-            "symbols": {"y": symbols, "z": z_int},
-            "indexes": {"y": index, "z": z_table(z_index)},
+            "symbols": {"y": coded.symbols, "z": coded.z_symbols},
+            "indexes": {"y": coded.index, "z": z_table(coded.z_index)},
         }
 
 
