@@ -37,7 +37,7 @@ def encode(
         quality: 0 to 100, 60 unless a target is given.
         bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
         model: `name` or `name.tag`.
-        effort: 0 rounds the latents, 1 to 9 quantise them rate-distortion optimally.
+        effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally, 7 to 9 search them with torch.
         jobs: threads, 0 for all cores.
 
     Raises:

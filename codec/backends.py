@@ -10,10 +10,12 @@ import onnxruntime as ort
 
 from pixa.bitstream.tables import Tables
 from pixa.errors import ModelMissing
+from pixa.latents import Memory
 from pixa.models.registry import ModelEntry
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
+LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of the passes, in the names of graphs and vectors
 
 
 class OnnxModel:
@@ -47,6 +49,7 @@ class OnnxModel:
         with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
             self.arrays = dict(arrays)
         self.tables = Tables(self.arrays["limits"], self.arrays["frequencies"])
+        self.passes = self.arrays["passes"].astype(bool)
         self.self_test()
 
     @property
@@ -55,14 +58,23 @@ class OnnxModel:
         return self.arrays["gain"].shape[1]
 
     def self_test(self) -> None:
-        features, index_a = self.scale_a(self.arrays["test_z"], SELF_TEST_LEVEL)
-        index_b = self.scale_b(features, self.arrays["test_magnitude"], SELF_TEST_LEVEL)
-        outputs = b"".join(a.astype(np.uint8).tobytes() for a in (features, index_a, index_b))
-        if hashlib.sha256(outputs).digest() != self.arrays["test_sha256"].tobytes():
+        memory, digest = {"z": self.arrays["test_z"].astype(np.float32)}, hashlib.sha256()
+        for p, pattern in enumerate(self.passes):
+            index = self.scale(p, memory, SELF_TEST_LEVEL)
+            for output in (*(memory[name] for name in self.outputs(f"scale_{LETTERS[p]}")[:-1]), index):
+                digest.update(output.astype(np.uint8).tobytes())
+            memory["magnitude"] = self.arrays["test_magnitude"][:, pattern.any(1)].astype(np.float32)
+        if digest.digest() != self.arrays["test_sha256"].tobytes():
             raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
 
     def run(self, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
         return self.session(graph).run(None, inputs)
+
+    def inputs(self, graph: str) -> list[str]:
+        return [i.name for i in self.session(graph).get_inputs()]
+
+    def outputs(self, graph: str) -> list[str]:
+        return [o.name for o in self.session(graph).get_outputs()]
 
     def vector(self, name: str, level: int) -> np.ndarray:
         return self.arrays[name][level].astype(np.float32).reshape(1, -1, 1, 1)
@@ -78,20 +90,22 @@ class OnnxModel:
     def hyper(self, y: np.ndarray) -> np.ndarray:
         return self.run("hyper", y=y)[0]
 
-    def scale_a(self, z: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
-        vectors = {"z_scale": "z_scale", "feature_bias": "feature_bias", "index_bias": "index_bias_a"}
-        inputs = {name: self.vector(stored, level) for name, stored in vectors.items()}
-        return tuple(self.run("scale_a", z=z.astype(np.float32), **inputs))
+    def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
+        """See `pixa.latents.Nets`."""
+        graph = f"scale_{LETTERS[p]}"
+        vectors = {"index_bias": f"index_bias_{LETTERS[p]}", "z_scale": "z_scale", "feature_bias": "feature_bias"}
+        known = memory | {name: self.vector(vectors[name], level) for name in self.inputs(graph) if name in vectors}
+        return self.recall(graph, known, memory)
 
-    def scale_b(self, features: np.ndarray, magnitude: np.ndarray, level: int) -> np.ndarray:
-        bias = self.vector("index_bias_b", level)
-        return self.run("scale_b", features=features, magnitude=magnitude.astype(np.float32), index_bias=bias)[0]
+    def mean(self, p: int, memory: Memory) -> np.ndarray:
+        """See `pixa.latents.Nets`."""
+        return self.recall(f"mean_{LETTERS[p]}", memory, memory)
 
-    def mean_a(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(self.run("mean_a", features=features))
-
-    def mean_b(self, state: np.ndarray, y_hat: np.ndarray) -> np.ndarray:
-        return self.run("mean_b", state=state, y_hat=y_hat)[0]
+    def recall(self, graph: str, known: Memory, memory: Memory) -> np.ndarray:
+        """Run a graph on what is known and keep what it says; the last output is the answer and is not kept."""
+        *kept, answer = self.run(graph, **{name: known[name] for name in self.inputs(graph)})
+        memory |= zip(self.outputs(graph), kept, strict=False)
+        return answer
 
 
 def check_files(entry: ModelEntry) -> None:

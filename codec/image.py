@@ -7,6 +7,7 @@ picture and memory stays bounded. Entropy tiles are independent of each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from pixa.pixels import Picture
 
 TILE_LOG2 = 10
 WINDOW = 128  # latent positions a side
+SEARCH_STEPS = {7: 60, 8: 120, 9: 240}  # by effort
 METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
 
 Progress = Callable[[int, int], None]
@@ -40,12 +42,13 @@ def encode_picture(
     Args:
         quality: 0 smallest to 100 best, in steps of one half.
         model: `name` or `name.tag`.
-        effort: 0 rounds the latents, 1 to 9 quantise them rate-distortion optimally.
+        effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally, 7 to 9 search them with torch
+            for longer and longer.
         jobs: threads, 0 for all cores.
-        progress: called with (windows done, windows in all).
+        progress: called with (windows or search steps done, how many in all).
 
     Raises:
-        UsageError: quality or effort out of range.
+        UsageError: quality or effort out of range, or a search without torch.
         ModelMissing: the model is not installed.
     """
     return Analysed(picture, model, jobs, progress).encode(level_of(quality), effort)[0]
@@ -89,14 +92,14 @@ class Analysed:
     """A picture after analysis: what every quality level shares, so that a search repeats only the cheap part."""
 
     def __init__(self, picture: Picture, model: str = "fast", jobs: int = 0, progress: Progress | None = None):
-        self.picture = picture
+        self.picture, self.jobs, self.progress = picture, jobs, progress
         self.nets = load_model(find_model(model), jobs)
-        colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
+        self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
         height, width = latent_size(picture.width, picture.height)
         self.y = np.empty((self.nets.channels, height, width), np.float32)
         windows = list(window_slices(height, width, self.nets.entry.analysis_halo))
         for done, (inner, outer, core) in enumerate(windows):
-            pixels = colour[pixel_slices(outer)]
+            pixels = self.colour[pixel_slices(outer)]
             missing = [(0, (s.stop - s.start) * STRIDE - n) for s, n in zip(outer, pixels.shape, strict=False)]
             window = np.pad(pixels, (*missing, (0, 0)), mode="edge")
             self.y[:, *inner] = self.nets.analysis(window)[:, *core]
@@ -107,7 +110,7 @@ class Analysed:
         """The file at a quality level, and the latents y_hat (M, h, w) its decoder will see.
 
         Raises:
-            UsageError: effort out of range.
+            UsageError: effort out of range, or a search without torch.
         """
         if effort not in range(10):
             raise UsageError(f"effort {effort} is outside 0 to 9")
@@ -125,11 +128,31 @@ class Analysed:
         chunks += [Chunk(METADATA[name], write_metadata(value)) for name, value in self.picture.metadata.items()]
         if self.picture.alpha is not None:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
-        y_hat = np.empty_like(self.y)
-        for rows, columns in tile_slices(head):
-            payload, y_hat[:, rows, columns] = encode_tile(self.y[:, rows, columns], level, self.nets, effort)
+        y_hat = self.y.copy()
+        for tile in tile_slices(head):
+            y, z = self.searched(y_hat, tile, level, effort) if effort in SEARCH_STEPS else (self.y[:, *tile], None)
+            payload, y_hat[:, *tile] = encode_tile(y, level, self.nets, 0 < effort < min(SEARCH_STEPS), z)
             chunks.append(Chunk(ChunkType.TILE, payload))
         return write_file(chunks), y_hat
+
+    def searched(
+        self, y_hat: np.ndarray, tile: tuple[slice, slice], level: int, effort: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Better latents and hyper-latents of a tile, with those around it as they stand in y_hat.
+
+        Raises:
+            UsageError: torch is not installed.
+        """
+        try:
+            anneal = import_module("pixa.models.anneal").anneal  # named here alone, so that nothing else loads torch
+        except ImportError as error:
+            raise UsageError(f"effort {effort} needs: pip install 'pixa[train]' ({error})") from error
+        halo = self.nets.entry.synthesis_halo
+        outer = tuple(slice(max(s.start - halo, 0), s.stop + halo) for s in tile)
+        inner = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(tile, outer, strict=True))
+        pixels, latents = self.colour[pixel_slices(outer)], np.ascontiguousarray(y_hat[:, *outer])
+        steps = SEARCH_STEPS[effort]
+        return anneal(self.nets.entry.folder, pixels, latents, inner, level, steps, self.jobs, self.progress)
 
 
 def latent_size(width: int, height: int) -> tuple[int, int]:

@@ -1,12 +1,13 @@
-"""A tile's latents to bytes and back: quantisation, the two passes, the entropy coder.
+"""A tile's latents to bytes and back: quantisation, the passes, the entropy coder.
 
-Encoder and decoder walk the same way. What chooses tables comes from `Nets.scale_a` and `Nets.scale_b`, whose inputs
-and outputs are integers; means are float and move pixels only.
+Encoder and decoder walk the same way. What chooses tables comes from `Nets.scale`, whose inputs and outputs are
+integers; means are float and move pixels only.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,27 +19,47 @@ HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
 STEP_WORTH = 5 * 6 / np.log(2)  # bits
 
+Memory = dict[str, np.ndarray]
+
 
 class Nets(Protocol):
-    """The networks and level vectors of a loaded model; arrays are (1, C, h, w) float32 unless said otherwise."""
+    """The networks and level vectors of a loaded model; arrays are (1, C, h, w) float32 unless said otherwise.
+
+    A `Memory` holds what the passes over a tile know, by the names that the graphs give to their inputs and outputs.
+
+    Attributes:
+        passes: (P, M, 2), whether pass p codes channel c where (row + column) % 2 is 0 and 1.
+    """
 
     tables: Tables
+    passes: np.ndarray
 
     def vector(self, name: str, level: int) -> np.ndarray:
         """A level's vector, (1, C, 1, 1)."""
 
     def hyper(self, y: np.ndarray) -> np.ndarray: ...
-    def scale_a(self, z: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]: ...
-    def scale_b(self, features: np.ndarray, magnitude: np.ndarray, level: int) -> np.ndarray: ...
-    def mean_a(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
-    def mean_b(self, state: np.ndarray, y_hat: np.ndarray) -> np.ndarray: ...
+
+    def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
+        """Table indexes of the channels of pass p, uint8. The first pass knows "z", the others "magnitude"."""
+
+    def mean(self, p: int, memory: Memory) -> np.ndarray:
+        """Means of the channels of pass p. All passes but the first know "y_hat"."""
 
 
-def pass_mask(channels: int, height: int, width: int) -> np.ndarray:
-    """(1, channels, height, width), true for the symbols of pass A."""
+class Pass(NamedTuple):
+    """What one pass codes: a run of channels, and in it the positions where `mask` (1, C, h, w) is true."""
+
+    channels: slice
+    mask: np.ndarray
+
+
+def passes(nets: Nets, height: int, width: int) -> Iterator[Pass]:
+    """The passes over a tile of (height, width) latents."""
     parity = np.add.outer(np.arange(height), np.arange(width)) % 2
-    first = np.arange(channels)[:, None, None] < channels // 2
-    return ((parity == 0) == first)[None]
+    for pattern in nets.passes:
+        own = np.flatnonzero(pattern.any(1))
+        channels = slice(own[0], own[-1] + 1)
+        yield Pass(channels, pattern[channels][:, parity][None])
 
 
 def round_half_up(x: np.ndarray, limit: int) -> np.ndarray:
@@ -59,36 +80,43 @@ def optimise(symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, table
     return np.where(STEP_WORTH * error < saved, smaller, symbols)
 
 
-def encode_tile(y: np.ndarray, level: int, nets: Nets, effort: int = 0) -> tuple[bytes, np.ndarray]:
-    """Code latents y (M, h, w); returns the payload and y_hat (M, h, w) as the decoder will see it."""
+def encode_tile(
+    y: np.ndarray, level: int, nets: Nets, trade: bool = False, z: np.ndarray | None = None
+) -> tuple[bytes, np.ndarray]:
+    """Code latents y (M, h, w); returns the payload and y_hat (M, h, w) as the decoder will see it.
+
+    Args:
+        trade: quantise rate-distortion optimally instead of rounding.
+        z: hyper-latents (N, ceil(h/4), ceil(w/4)), not yet rounded, in the place of those of the model.
+    """
     y = y[None]
     _, channels, height, width = y.shape
-    padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
-    z = nets.hyper(np.pad(y, padding, mode="edge")) * nets.vector("z_gain", level)
+    if z is None:
+        padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
+        z = nets.hyper(np.pad(y, padding, mode="edge")) * nets.vector("z_gain", level)
+    z = z.reshape(1, -1, -(-height // HYPER), -(-width // HYPER))
     z_index = np.broadcast_to(nets.vector("z_index", level), z.shape).astype(np.uint8)
     z = round_half_up(z, Z_MAX) * (z_index > 0)
-    features, index_a = cropped(nets.scale_a(z, level), height, width)
     gain, step = nets.vector("gain", level), nets.vector("step", level)
 
-    def quantise(residual: np.ndarray, index: np.ndarray) -> np.ndarray:
+    memory, groups = {"z": z}, [(z.ravel(), z_index.ravel())]
+    y_hat = np.zeros_like(y)
+    for p, (channels, mask) in enumerate(passes(nets, height, width)):
+        index = table_indexes(p, memory, level, nets, height, width) * mask
+        mean = nets.mean(p, memory)
+        residual = (y[:, channels] - mean) * gain[:, channels]
         symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
-        return optimise(symbols, residual, index, nets.tables) if effort else symbols
-
-    in_a = pass_mask(channels, height, width)
-    state, mean_a = nets.mean_a(features)
-    symbols_a = quantise((y - mean_a) * gain, index_a * in_a)
-    y_hat_a = (symbols_a * step + mean_a) * in_a
-    index_b = nets.scale_b(features, np.minimum(np.abs(symbols_a), CONTEXT_MAX), level)
-    mean_b = nets.mean_b(state, y_hat_a)
-    symbols_b = quantise((y - mean_b) * gain, index_b * ~in_a)
-
-    groups = [(z.ravel(), z_index.ravel()), (symbols_a[in_a], index_a[in_a]), (symbols_b[~in_a], index_b[~in_a])]
+        if trade:
+            symbols = optimise(symbols, residual, index, nets.tables)
+        memory |= {"magnitude": magnitude(symbols), "y_hat": (symbols * step[:, channels] + mean) * mask}
+        y_hat[:, channels] += memory["y_hat"]
+        groups.append((symbols[mask], index[mask]))
     payload = entropy.encode([(s.astype(np.int32), i) for s, i in groups], nets.tables)
-    return payload, np.where(in_a, y_hat_a, symbols_b * step + mean_b)[0]
+    return payload, y_hat[0]
 
 
 class TileSymbols:
-    """The integers of one tile, decoded without a float: hyper-latents, both passes, and the features they gave."""
+    """The integers of one tile, decoded without a float: hyper-latents, all passes, and what they made known."""
 
     def __init__(self, payload: bytes, channels: int, height: int, width: int, level: int, nets: Nets):
         """Decode a payload for latents (channels, height, width).
@@ -100,29 +128,43 @@ class TileSymbols:
         z_index = nets.vector("z_index", level).astype(np.uint8)
         shape = (1, z_index.shape[1], -(-height // HYPER), -(-width // HYPER))
         z = decoder.decode(np.broadcast_to(z_index, shape).ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
-        self.features, index_a = cropped(nets.scale_a(z.astype(np.float32), level), height, width)
-
-        self.in_a = pass_mask(channels, height, width)
-        symbols = np.zeros(self.in_a.shape, np.float32)
-        symbols[self.in_a] = decoder.decode(index_a[self.in_a])
-        index_b = nets.scale_b(self.features, np.minimum(np.abs(symbols), CONTEXT_MAX), level)
-        symbols[~self.in_a] = decoder.decode(index_b[~self.in_a])
+        self.memory = {"z": z.astype(np.float32)}
+        self.y = np.zeros((1, channels, height, width), np.float32)
+        self.passes = list(passes(nets, height, width))
+        for p, (own, mask) in enumerate(self.passes):
+            index = table_indexes(p, self.memory, level, nets, height, width)
+            symbols = np.zeros(mask.shape, np.float32)
+            symbols[mask] = decoder.decode(index[mask])
+            self.memory["magnitude"] = magnitude(symbols)
+            self.y[:, own] += symbols
         decoder.finish()
-        self.z, self.y, self.level = z, symbols, level
+        self.z, self.level = z, level
 
     def reconstruct(self, nets: Nets) -> np.ndarray:
         """y_hat (M, h, w)."""
-        step = nets.vector("step", self.level)
-        state, mean_a = nets.mean_a(self.features)
-        y_hat_a = (self.y * step + mean_a) * self.in_a
-        mean_b = nets.mean_b(state, y_hat_a)
-        return np.where(self.in_a, y_hat_a, self.y * step + mean_b)[0]
+        step, memory = nets.vector("step", self.level), dict(self.memory)
+        y_hat = np.zeros_like(self.y)
+        for p, (channels, mask) in enumerate(self.passes):
+            mean = nets.mean(p, memory)
+            memory["y_hat"] = (self.y[:, channels] * step[:, channels] + mean) * mask
+            y_hat[:, channels] += memory["y_hat"]
+        return y_hat[0]
 
     def integers(self) -> bytes:
         """Every symbol as little-endian int16, hyper-latents first: what two decoders must agree on."""
         return self.z.astype("<i2").tobytes() + self.y.astype("<i2").tobytes()
 
 
-def cropped(arrays: tuple[np.ndarray, ...], height: int, width: int) -> tuple[np.ndarray, ...]:
-    """Arrays (1, C, H, W) cut to (1, C, height, width)."""
-    return tuple(np.ascontiguousarray(a[:, :, :height, :width]) for a in arrays)
+def table_indexes(p: int, memory: Memory, level: int, nets: Nets, height: int, width: int) -> np.ndarray:
+    """Table indexes (1, C, height, width) of pass p; all that the first makes of hyper-latents is cut to the tile."""
+    index = nets.scale(p, memory, level)
+    if p == 0:
+        cut = lambda a: np.ascontiguousarray(a[:, :, :height, :width])
+        index = cut(index)
+        memory |= {name: cut(a) for name, a in memory.items() if name != "z"}
+    return index
+
+
+def magnitude(symbols: np.ndarray) -> np.ndarray:
+    """What later passes see of symbols when they choose tables."""
+    return np.minimum(np.abs(symbols), CONTEXT_MAX)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from functools import cache
+
 import numpy as np
 
 from pixa.errors import UsageError
-from pixa.image import Analysed, Progress, pixel_slices, window_slices
+from pixa.image import SEARCH_STEPS, Analysed, Progress, pixel_slices, window_slices
 from pixa.pixels import Picture
 
 TOP_LEVEL = 200
+QUICK = min(SEARCH_STEPS) - 1  # the highest effort whose codings take no search
 
 
 def encode_to_target(
@@ -25,7 +29,8 @@ def encode_to_target(
     """The best file within `target_size` bytes or `bpp` bits a pixel, or the smallest of at least `psnr` dB.
 
     A target out of reach gives the nearest end of the range: quality 0 for a size that is too small, 100 for a PSNR
-    that is too high. About eight codings of the latents, one analysis.
+    that is too high. One analysis and about eight codings of the latents; efforts that search start from the level that
+    effort 6 finds, and search two or three levels.
 
     Raises:
         UsageError: not exactly one target, or one that is not positive.
@@ -37,22 +42,23 @@ def encode_to_target(
     pixels = picture.width * picture.height
     limit = target_size if target_size is not None else (bpp or 0) * pixels / 8
 
-    def reached(level: int, file: bytes, y_hat: np.ndarray) -> bool:
-        """Whether a level is at or past the one sought."""
-        return peak_snr(analysed, y_hat, level) >= psnr if psnr is not None else len(file) > limit
-
-    low, high = 0, TOP_LEVEL + 1  # the first level that has reached the target lies in [low, high]
     files: dict[int, bytes] = {}
-    while low < high:
-        middle = (low + high) // 2
-        if middle > TOP_LEVEL:
-            break
-        files[middle], y_hat = analysed.encode(middle, effort)
-        if reached(middle, files[middle], y_hat):
-            high = middle
-        else:
-            low = middle + 1
-    level = min(low, TOP_LEVEL) if psnr is not None else max(low - 1, 0)
+
+    def reached(level: int, effort: int) -> bool:
+        """Whether a level is at or past the one sought; keeps its file."""
+        files[level], y_hat = analysed.encode(level, effort)
+        return peak_snr(analysed, y_hat, level) >= psnr if psnr is not None else len(files[level]) > limit
+
+    quick = min(effort, QUICK)
+    first = bisect_left(range(TOP_LEVEL + 1), True, key=lambda level: reached(level, quick))
+    if effort > quick:
+        files.clear()
+        searched = cache(lambda level: reached(level, effort))
+        while first <= TOP_LEVEL and not searched(first):
+            first += 1
+        while first > 0 and searched(first - 1):
+            first -= 1
+    level = min(first, TOP_LEVEL) if psnr is not None else max(first - 1, 0)
     return files.get(level) or analysed.encode(level, effort)[0]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pixa.datasets.pictures import Pictures
-from pixa.models.fast import rd_lambda
+from pixa.models.rates import rd_lambda
 
 EVAL_LEVELS = (0, 50, 100, 150, 200)
 EVAL_CROP = 384

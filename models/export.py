@@ -19,11 +19,13 @@ from onnx import TensorProto
 from torch import nn
 
 from pixa.datasets.pictures import Pictures
+from pixa.models.backbone import CONTEXT_MAX, Z_MAX
 from pixa.models.calibrate import calibrated_tables
 from pixa.models.exact import ACT_BITS, ACT_MAX, EXACT_LIMIT, Exact
-from pixa.models.fast import CONTEXT_MAX, Z_MAX, Fast, FastConfig, z_table
+from pixa.models.fast import Fast, FastConfig, pass_mask
 from pixa.models.graph import Graph
 from pixa.models.layers import LEVELS, Down
+from pixa.models.rates import z_table
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
 DECODER = ["scale_a.onnx", "scale_b.onnx", "mean_a.onnx", "mean_b.onnx", "synthesis.onnx", "tables.npz"]
@@ -221,7 +223,9 @@ def export(model: Fast, tag: str, wire_id: int, weights: Path) -> dict:
     tables = model.tables
     tables.check()
     frequencies = np.concatenate(tables.frequencies[1:]).astype(np.uint32)
-    arrays |= {"limits": tables.limits.astype(np.uint16), "frequencies": frequencies} | self_test(model, arrays)
+    passes = pass_mask(1, 2, model.config.m)[0, :, 0].numpy()
+    arrays |= {"limits": tables.limits.astype(np.uint16), "frequencies": frequencies}
+    arrays |= {"passes": np.stack([passes, ~passes]).astype(np.uint8)} | self_test(model, arrays)
 
     folder = weights / f"fast.{tag}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,9 @@ from torch import nn
 
 from pixa.bitstream.tables import Tables
 from pixa.models.exact import ACT_BITS, WEIGHT_BITS, Exact
-from pixa.models.fast import SCALES, Fast, FastConfig
+from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, Block, Up
+from pixa.models.rates import SCALES
 
 
 def convolutions(*modules: nn.Module) -> Iterator[nn.Module]:

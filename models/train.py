@@ -24,9 +24,10 @@ from torch import nn
 from pixa.datasets.pictures import Pictures
 from pixa.models import checkpoint
 from pixa.models.evaluate import evaluate, rd_loss
-from pixa.models.fast import Fast, FastConfig, rd_lambda
+from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import LEVELS
 from pixa.models.optim import Muon
+from pixa.models.rates import rd_lambda
 
 
 @dataclass

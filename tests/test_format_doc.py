@@ -167,11 +167,11 @@ def tile_symbols(payload: bytes, height: int, width: int, level: int, model: Pla
     z_index = np.broadcast_to(z_index, (len(z_index), -(-height // 4), -(-width // 4)))
     z = np.clip(coder.group(z_index.ravel()).reshape(z_index.shape), -127, 127)
     features, index = (x[:, :height, :width] for x in model.scale_a(z, level))
-    channel, row, column = np.indices(index.shape)
-    in_a = ((row + column) % 2 == 0) == (channel < len(index) / 2)
+    parity = np.add.outer(np.arange(height), np.arange(width)) % 2
+    in_a, in_b = (pattern[:, parity] for pattern in model.arrays["passes"].astype(bool))
     y = np.zeros(index.shape, np.int64)
     y[in_a] = coder.group(index[in_a])
-    y[~in_a] = coder.group(model.scale_b(features, np.minimum(abs(y), 15), level)[~in_a])
+    y[in_b] = coder.group(model.scale_b(features, np.minimum(abs(y), 15), level)[in_b])
     assert coder.at_end()
     return z.astype("<i2").tobytes() + y.astype("<i2").tobytes()
 

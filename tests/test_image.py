@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import pixa
-from pixa import Decoder
+from pixa import Decoder, image
 from pixa.app.metrics import psnr_rgb
 from pixa.bitstream.container import Chunk, ChunkType, read_file, read_varint, write_file
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError
 from pixa.image import Analysed, tile_slices
 from pixa.latents import STRIDE, TileSymbols
+from pixa.models.rates import rd_lambda
 from pixa.pixels import Picture
 
 GREY, GREY_ALPHA, RGB, RGB_ALPHA = 1, 2, 3, 4
@@ -128,9 +132,36 @@ class TestFidelity:
         assert pixa.info(pixa.encode(photo[:32, :32], 37.5))["quality"] == 37.5
 
     def test_effort_saves_bytes_at_little_loss(self, photo):
-        plain, tried = pixa.encode(photo, 50, effort=0), pixa.encode(photo, 50, effort=9)
+        plain, tried = pixa.encode(photo, 50, effort=0), pixa.encode(photo, 50, effort=6)
         assert len(tried) < len(plain)
         assert psnr_rgb(photo, pixa.decode(tried)) > psnr_rgb(photo, pixa.decode(plain)) - 1
+
+    def test_search_is_worth_more_than_rounding(self, photo, monkeypatch):
+        """By the rate-distortion cost of the quality level."""
+        monkeypatch.setitem(image.SEARCH_STEPS, 7, 30)
+        small = photo[:140, :150]
+        weight = rd_lambda(torch.tensor(100.0)).item() * small.size / 3
+
+        def cost(data: bytes) -> float:
+            return 8 * len(data) + weight * 255**2 * 10 ** (-psnr_rgb(small, pixa.decode(data)) / 10)
+
+        plain, searched = pixa.encode(small, 50), pixa.encode(small, 50, effort=7)
+        assert len(searched) < len(plain)
+        assert cost(searched) < cost(plain)
+
+    def test_search_crosses_tiles(self, photo, monkeypatch):
+        """With tiles of 256 pixels, a picture just wider has a second one of a single column of latents."""
+        monkeypatch.setitem(image.SEARCH_STEPS, 7, 2)
+        monkeypatch.setattr(image, "TILE_LOG2", 8)
+        wide = photo[:40, :260]
+        data = pixa.encode(wide, 50, effort=7)
+        assert len(Decoder(data).tiles) == 2
+        assert psnr_rgb(wide, pixa.decode(data)) > 25
+
+    def test_search_without_torch_is_refused_in_plain_words(self, photo, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pixa.models.anneal", None)
+        with pytest.raises(UsageError, match=r"effort 7 needs: pip install 'pixa\[train\]'"):
+            pixa.encode(photo[:40, :40], effort=7)
 
     def test_overhead_is_at_most_40_bytes(self, photo):
         data = pixa.encode(photo, 60)
