@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixa.models.fast import Fast
-from pixa.models.rates import gaussian_bits, rd_lambda
+from pixa.models.rates import gaussian_bits, rd_lambda, z_table
 from pixa.models.restore import restore
 
 HYPER = 4  # latent positions a hyper-latent position
 WARM, COLD = 0.5, 0.1  # temperatures
-RATE = 0.03  # of learning, in quantiser steps
+RATE, HYPER_RATE = 0.03, 0.01  # of learning, in quantiser steps
 
 
 @cache
@@ -51,6 +51,17 @@ def soft_round(x: Tensor, temperature: float, generator: torch.Generator) -> Ten
     odds = torch.atanh(part) - torch.atanh(1 - part)
     uniform = torch.rand(x.shape, generator=generator).clamp(1e-7, 1 - 1e-7)
     return low + torch.sigmoid((odds / temperature + torch.logit(uniform)) / temperature)
+
+
+def expected_bits(model: Fast, symbols: Tensor, scale: Tensor, table: Tensor) -> Tensor:
+    """Bits of symbols between two integers under the integer tables, summed, the cost of each by its share.
+
+    Tables have no derivative by their index; that of the Gaussians which they began as takes its place.
+    """
+    low = torch.floor(symbols.detach())
+    below, above = (model.table_bits(integers, table.detach()) for integers in (low, low + 1))
+    gaussian = gaussian_bits(symbols.detach(), scale)
+    return (torch.lerp(below, above, symbols - low) + gaussian - gaussian.detach()).sum()
 
 
 def anneal(
@@ -91,8 +102,9 @@ def anneal(
         parameters = [y / step, z]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.05 * RATE)
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters, (RATE, HYPER_RATE), strict=True)]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(0)
     with threads(jobs):
         for done in range(steps):
@@ -103,7 +115,8 @@ def anneal(
             y_hat = around.clone()
             y_hat[:, :, *inner] = coded.y_hat
             x_hat = model.g_s(y_hat, vector)[:, :, : target.shape[2], : target.shape[3]]
-            bits = gaussian_bits(coded.symbols, coded.index).sum() + gaussian_bits(coded.z_symbols, coded.z_index).sum()
+            bits = expected_bits(model, coded.symbols, coded.index, coded.index)
+            bits += expected_bits(model, coded.z_symbols, coded.z_index, z_table(coded.z_index))
             loss = distortion * (x_hat - target).square().sum() + bits
             optimizer.zero_grad(set_to_none=True)
             (loss / math.prod(y.shape[2:])).backward()
