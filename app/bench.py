@@ -5,21 +5,33 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import math
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
-import numpy as np
-
-from pixa.app.codecs import CODECS, find_codec
-from pixa.app.measurements import Job, Measurements, metric_functions
+from pixa.app.codecs import CODECS, Codec, find_codec
+from pixa.app.costs import COSTS, measure_costs
+from pixa.app.curves import Curve
+from pixa.app.measurements import Failure, Job, Measurements, measure, metric_functions, read_picture
 from pixa.app.metrics import METRICS
-from pixa.app.report import Curve, markdown, plot
+from pixa.app.report import markdown, plot
 from pixa.errors import PixaError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
+EPILOG = """\
+more codecs:
+  pixa:MODEL[@EFFORT]           a model of `pixa models`, effort 0 to 9
+  compressai:MODEL[@QUALITY]    CompressAI's, such as mbt2018-mean; trained where torch hub's cache has the weights,
+                                otherwise only speed, memory and complexity are told
+
+The metric lpips needs the package lpips, and in PIXA_LPIPS_BACKBONE the path of an .npz with the weights of
+SqueezeNet 1.1 under torchvision's names.
+
+example: pixa bench kodak/ -o results --codecs pixa:fast,webp,avif --metrics psnr,ms-ssim -j 2
+"""
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
@@ -41,22 +53,29 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
     return pictures
 
 
-def mean_curve(name: str, rows: Sequence[dict], metrics: Iterable[str]) -> Curve:
-    """Means over pictures at every quality, None for a metric that a picture does not have."""
-    processes = max(row["processes"] for row in rows)
-    description = find_codec(name).description
+class Benchmark(NamedTuple):
+    """What a run found: the Markdown table, and what could not be measured."""
+
+    table: str
+    failures: Sequence[Failure]
+
+
+def mean_curve(name: str, codec: Codec, rows: Sequence[dict], metrics: Sequence[str], pictures: int) -> Curve:
+    """Means over pictures at every quality that all pictures have; None for a metric that one does not have."""
+    processes = max((row["processes"] for row in rows), default=1)
+    description = codec.description
     if processes > 1:
         description += f" (times not comparable: {processes} processes side by side)"
+    sweeps = {quality: [row for row in rows if row["quality"] == quality] for quality in codec.qualities}
+    complete = [sweep for sweep in sweeps.values() if len(sweep) == pictures]
     results = {}
     for field in ("bpp", *metrics, "encoding_time", "decoding_time"):
-        sweeps = {}
-        for row in rows:
-            sweeps.setdefault(row["quality"], []).append(row[field])
-        results[field] = [
-            float(np.mean(values)) if all(v is not None and math.isfinite(v) for v in values) else None
-            for values in sweeps.values()
-        ]
-    return Curve(name, description, results, timed=processes == 1)
+        columns = [[row[field] for row in sweep] for sweep in complete]
+        results[field] = [None if None in values else fmean(values) for values in columns]
+    costs = {field: row[field] for row in rows for field in COSTS if field in row}
+    if processes == 1 and complete:
+        costs |= {field: fmean(results[field]) for field in ("encoding_time", "decoding_time")}
+    return Curve(name, description, results, costs, trained=codec.trained)
 
 
 def run(
@@ -68,8 +87,10 @@ def run(
     anchor: str = "webp",
     published: Sequence[Curve] = (),
     processes: int = 1,
-) -> str:
+) -> Benchmark:
     """Measure, and write to `folder`: NAME.json a codec, rows.csv, bench.md, and rd-METRIC.png and .svg.
+
+    A codec that fails on a picture is named on stderr, and that quality is left out of its curve.
 
     Args:
         paths: pictures and folders of pictures.
@@ -79,41 +100,46 @@ def run(
         published: curves to add to table and plots.
         processes: pictures measured at a time; times mean something only with 1.
 
-    Returns:
-        The Markdown table.
-
     Raises:
         UsageError: an unknown codec, metric or anchor, a path that does not exist, an extra that is not installed.
         UnsupportedInput: a file that is no picture.
     """
-    if not (find_spec("scipy") and find_spec("matplotlib")):
+    if not all(find_spec(package) for package in ("matplotlib", "onnx", "scipy", "tqdm")):
         raise UsageError("the benchmark needs: pip install 'pixa[bench]'")
-    pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in find_pictures(paths)}
-    for name in codecs:
-        if find_codec(name).missing:
-            print(f"{name} is left out: it needs {find_codec(name).missing}", file=sys.stderr)
-    versions = {name: find_codec(name).version for name in codecs if not find_codec(name).missing}
-    names = [*metric_functions(metrics)]
     if processes < 1:
         raise UsageError(f"{processes} processes cannot measure anything")
-    if anchor not in [*versions, *(curve.name for curve in published)]:
-        raise UsageError(f"the anchor {anchor!r} is neither measured nor published")
+    pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in find_pictures(paths)}
+    known = {name: find_codec(name) for name in codecs}
+    for name, codec in known.items():
+        if codec.missing:
+            print(f"{name} is left out: it needs {codec.missing}", file=sys.stderr)
+    present = {name: codec for name, codec in known.items() if not codec.missing}
+    names = [*metric_functions(metrics)]
+    if anchor not in [*(name for name in present if present[name].trained), *(curve.name for curve in published)]:
+        raise UsageError(f"the anchor {anchor!r} is not among the measured and published curves")
     jobs = [
-        Job(sha256, name, version, quality, path, tuple(metrics), processes)
-        for name, version in versions.items()
+        Job(sha256, name, codec.version, quality, path, tuple(metrics), processes)
+        for name, codec in present.items()
         for sha256, path in pictures.items()
-        for quality in find_codec(name).qualities
+        for quality in codec.qualities
     ]
+    largest = max(pictures.values(), key=lambda path: read_picture(path).size)
+    middle = {name: codec.qualities[len(codec.qualities) // 2] for name, codec in present.items()}
+    costly = [job for job in jobs if (job.path, job.quality) == (largest, middle[job.codec])]
     folder.mkdir(parents=True, exist_ok=True)
     measurements = Measurements(folder)
-    measurements.add(jobs, processes)
-    rows = [measurements.rows[job.key] for job in jobs]
+    measurements.add("files", jobs, measure, names, processes)
+    measurements.add("memory and complexity", costly, measure_costs, COSTS)
+    rows = measurements.find(jobs, names)
 
     with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], extrasaction="ignore")
+        writer = csv.DictWriter(file, dict.fromkeys(field for row in rows for field in row))
         writer.writeheader()
         writer.writerows(rows)
-    curves = [mean_curve(name, [row for row in rows if row["codec"] == name], names) for name in versions]
+    curves = [
+        mean_curve(name, codec, [row for row in rows if row["codec"] == name], names, len(pictures))
+        for name, codec in present.items()
+    ]
     for curve in curves:
         curve.write(folder)
     curves += published
@@ -121,25 +147,26 @@ def run(
     (folder / "bench.md").write_text(table)
     for metric in names:
         plot(curves, metric, folder)
-    return table
+    return Benchmark(table, measurements.failures)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="pixa bench",
         description="Measure codecs on pictures: tables with BD-rates, plots, and results in CompressAI's schema.",
-        epilog="example: pixa bench kodak/ -o results --codecs pixa:fast,webp,avif -j 2",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pictures", nargs="+", type=Path, help="pictures and folders of pictures")
     parser.add_argument("-o", "--output-dir", type=Path, default=Path("bench"), help="default: bench")
-    parser.add_argument("--codecs", default=",".join(CODECS), help="of %(default)s, pixa:MODEL@EFFORT (default: all)")
+    parser.add_argument("--codecs", default=",".join(CODECS), help="default: %(default)s; more below")
     parser.add_argument("--metrics", default="psnr", help=f"of {','.join(METRICS)} (default: psnr)")
     parser.add_argument("--anchor", default="webp", help="what BD-rates are against (default: webp)")
     parser.add_argument("--curves", nargs="+", type=Path, default=[], metavar="FILE", help="published curves to add")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="pictures at a time; times count only with 1")
     arguments = parser.parse_args(argv)
     try:
-        table = run(
+        benchmark = run(
             arguments.pictures,
             arguments.codecs.split(","),
             arguments.output_dir,
@@ -151,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PixaError, OSError) as error:
         print(f"pixa bench: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
-    print(table)
-    return 0
+    print(benchmark.table)
+    return 1 if benchmark.failures else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import PIL
@@ -23,6 +24,9 @@ import pixa
 from pixa.errors import UsageError
 from pixa.models.registry import ModelEntry, find_model, list_models
 
+if TYPE_CHECKING:
+    from pixa.app.complexity import Complexity
+
 
 class Codec(Protocol):
     """What the benchmark needs of a codec.
@@ -30,10 +34,12 @@ class Codec(Protocol):
     Attributes:
         description: settings, for tables.
         qualities: a default sweep over about 0.1 to 2 bits a pixel on the Kodak pictures.
+        trained: False for a network with random weights, of which only speed and costs mean something.
     """
 
     description: str
     qualities: tuple[float, ...]
+    trained: bool
 
     @property
     def version(self) -> str:
@@ -46,6 +52,17 @@ class Codec(Protocol):
     def encode(self, samples: np.ndarray, quality: float) -> bytes: ...
 
     def decode(self, data: bytes) -> np.ndarray: ...
+
+    def complexity(self, quality: float) -> Complexity | None:
+        """What its networks take; None where there is none."""
+
+
+def whole_quality(quality: float) -> dict:
+    return {"quality": int(quality)}
+
+
+def bits_per_pixel(quality: float) -> dict:
+    return {"quality_layers": [24 / quality]}
 
 
 @dataclass(frozen=True)
@@ -61,10 +78,11 @@ class PillowCodec:
     description: str
     qualities: tuple[float, ...]
     options: dict = field(default_factory=dict)
-    quality_option: Callable[[float], dict] = lambda quality: {"quality": int(quality)}
+    quality_option: Callable[[float], dict] = whole_quality
     feature: str = ""
     plugin: str = ""
     package: str = ""
+    trained = True
 
     @property
     def version(self) -> str:
@@ -91,6 +109,9 @@ class PillowCodec:
         self.load()
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
+    def complexity(self, quality: float) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class PixaCodec:
@@ -101,6 +122,7 @@ class PixaCodec:
     threads: int = 0
     qualities: tuple[float, ...] = tuple(range(0, 101, 10))
     missing = None
+    trained = True
 
     @property
     def description(self) -> str:
@@ -108,13 +130,27 @@ class PixaCodec:
 
     @property
     def version(self) -> str:
-        return f"pixa {pixa.__version__}, {self.model} {weights_sha256(find_model(self.model))[:16]}"
+        weights = weights_sha256(find_model(self.model))[:16]
+        return f"pixa {pixa.__version__}, code {code_sha256()[:16]}, {self.model} {weights}"
 
     def encode(self, samples: np.ndarray, quality: float) -> bytes:
         return pixa.encode(samples, quality=quality, model=self.model, effort=self.effort, jobs=self.threads)
 
     def decode(self, data: bytes) -> np.ndarray:
         return pixa.decode(data, jobs=self.threads)
+
+    def complexity(self, quality: float) -> Complexity:
+        from pixa.app.complexity import count, onnx_counter
+
+        return count(self, quality, onnx_counter, find_model(self.model).parameters)
+
+
+@cache
+def code_sha256() -> str:
+    """SHA-256 over the source of codec and bitstream: a change of the encoder changes the bytes too."""
+    package = Path(pixa.__file__).parent
+    sources = sorted([*package.glob("*.py"), *package.glob("bitstream/*.py")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 @cache
@@ -140,7 +176,7 @@ CODECS: dict[str, Codec] = {
         description="JPEG 2000, 9/7 wavelet, quality is bits a pixel",
         qualities=(0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.3, 1.7, 2.2),
         options={"quality_mode": "rates", "irreversible": True, "mct": 1},
-        quality_option=lambda quality: {"quality_layers": [24 / quality]},
+        quality_option=bits_per_pixel,
         feature="jpg_2000",
     ),
     "webp": PillowCodec(
@@ -168,20 +204,27 @@ CODECS: dict[str, Codec] = {
 
 
 def find_codec(name: str) -> Codec:
-    """The codec called `name`: a key of `CODECS`, "pixa:MODEL" or "pixa:MODEL@EFFORT".
+    """The codec called `name`: a key of `CODECS`, "pixa:MODEL[@EFFORT]" or "compressai:MODEL[@QUALITY]".
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or CompressAI is not installed.
         ModelMissing: pixa has no such model.
     """
     if name in CODECS:
         return CODECS[name]
     family, _, rest = name.partition(":")
-    model, _, effort = rest.partition("@")
-    if family != "pixa" or not (effort or "0").isdecimal():
-        raise UsageError(f"no codec is called {name!r}; there are {', '.join(CODECS)} and pixa:MODEL@EFFORT")
-    find_model(model)
-    return PixaCodec(model, int(effort or 0))
+    model, _, number = rest.partition("@")
+    if family not in ("pixa", "compressai") or not (number or "0").isdecimal():
+        known = ", ".join([*CODECS, "pixa:MODEL@EFFORT", "compressai:MODEL@QUALITY"])
+        raise UsageError(f"no codec is called {name!r}; there are {known}")
+    if family == "pixa":
+        find_model(model)
+        return PixaCodec(model, int(number or 0))
+    if not importlib.util.find_spec("compressai"):
+        raise UsageError(f"{name} needs: pip install compressai")
+    from pixa.app.compressai_codec import CompressaiCodec
+
+    return CompressaiCodec(model, int(number) if number else None)
 
 
 def search_quality(

@@ -7,11 +7,14 @@ adds what is new.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,8 +38,19 @@ class Job(NamedTuple):
     processes: int
 
     @property
-    def key(self) -> tuple:
-        return self.sha256, self.codec, self.version, self.quality
+    def row(self) -> dict:
+        """The beginning of a row: what a measurement depends on."""
+        return {"sha256": self.sha256, "codec": self.codec, "version": self.version, "quality": self.quality}
+
+
+class Failure(NamedTuple):
+    """A job that a codec could not do."""
+
+    job: Job
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.job.codec} failed on {self.job.path.name} at quality {self.job.quality:g}: {self.error}"
 
 
 @lru_cache(maxsize=1)
@@ -55,9 +69,11 @@ def read_picture(path: Path) -> np.ndarray:
 
 @cache
 def warm_up(name: str, shape: tuple[int, ...]) -> None:
-    """Use a codec once on a black picture, so that loading it and its first memory are not part of what is timed."""
-    codec = find_codec(name)
-    codec.decode(codec.encode(np.zeros(shape, np.uint8), codec.qualities[0]))
+    """Use a codec on black pictures, so that loading it and its first memory are no part of what is timed."""
+    codec, black = find_codec(name), np.zeros(shape, np.uint8)
+    for quality in codec.qualities:
+        with suppress(Exception):  # it fails again, and is reported, where it is measured
+            codec.decode(codec.encode(black if quality == codec.qualities[0] else black[:64, :64], quality))
 
 
 class Coding(NamedTuple):
@@ -79,17 +95,28 @@ def time_coding(codec: Codec, samples: np.ndarray, quality: float) -> Coding:
 
 
 def measure(job: Job) -> dict:
-    """Make one file and decode it: a row of the table, times in seconds."""
+    """Make one file and decode it: size, metrics, and times in seconds."""
     samples = read_picture(job.path)
     warm_up(job.codec, samples.shape)
     coding = time_coding(find_codec(job.codec), samples, job.quality)
     height, width = samples.shape[:2]
-    row = dict(zip(("sha256", "codec", "version", "quality"), job.key, strict=True))
-    row |= {"picture": job.path.name, "width": width, "height": height}
+    row = job.row | {"picture": job.path.name, "width": width, "height": height}
     row |= {"bytes": len(coding.data), "bpp": 8 * len(coding.data) / (width * height)}
-    row |= {name: metric(samples, coding.decoded) for name, metric in metric_functions(job.metrics).items()}
+    for name, metric in metric_functions(job.metrics).items():
+        value = metric(samples, coding.decoded)
+        row[name] = value if value is not None and math.isfinite(value) else None
     times = {"encoding_time": coding.encoding_time, "decoding_time": coding.decoding_time}
     return row | times | {"processes": job.processes}
+
+
+def attempt(function: Callable[[Job], dict], job: Job) -> dict | Failure:
+    """What a function measures of a job, or why a codec could not do it: their libraries raise anything."""
+    try:
+        return function(job)
+    except UsageError:
+        raise
+    except Exception as error:
+        return Failure(job, " ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def metric_functions(groups: Iterable[str]) -> dict[str, Metric]:
@@ -105,46 +132,73 @@ def metric_functions(groups: Iterable[str]) -> dict[str, Metric]:
 
 
 class Measurements:
-    """Rows by what they depend on, kept in `measurements.jsonl`: one line a row, the last of a key counts."""
+    """Rows by what they depend on, kept in `measurements.jsonl`: a line a measurement, the last of a field counts.
+
+    A changed metric is not noticed: delete the file then.
+
+    Attributes:
+        failures: what could not be measured; the next run tries it again.
+    """
 
     def __init__(self, folder: Path):
         self.file = folder / "measurements.jsonl"
         self.rows: dict[tuple, dict] = {}
+        self.failures: list[Failure] = []
         for line in self.file.read_text().splitlines() if self.file.exists() else ():
-            try:
+            with suppress(ValueError):  # the run was killed while it wrote this line
                 self.keep(json.loads(line))
-            except ValueError:  # the run was killed while it wrote this line
-                continue
 
     def keep(self, row: dict) -> None:
-        self.rows[row["sha256"], row["codec"], row["version"], row["quality"]] = row
+        key = row["sha256"], row["codec"], row["version"], row["quality"]
+        self.rows[key] = self.rows.get(key, {}) | row
 
-    def add(self, jobs: Sequence[Job], processes: int) -> None:
-        """Measure what is missing of `jobs`."""
-        names = [*metric_functions(jobs[0].metrics)]
-        missing = [job for job in jobs if not all(name in self.rows.get(job.key, ()) for name in names)]
-        start = time.monotonic()
-        with self.file.open("a") as file:
-            for done, row in enumerate(measure_all(missing, processes), 1):
-                self.keep(row)
-                file.write("\n" + json.dumps(row))
-                file.flush()
-                seconds = (time.monotonic() - start) * (len(missing) - done) / done
-                show_progress(f"{done}/{len(missing)} measured, {seconds:.0f} s to go")
-        show_progress("")
-        print(f"{len(missing)} files measured, {len(jobs) - len(missing)} known from before", file=sys.stderr)
+    def find(self, jobs: Iterable[Job], fields: Sequence[str]) -> list[dict]:
+        """The rows of those jobs of which all `fields` are measured."""
+        rows = (self.rows.get(tuple(job.row.values()), {}) for job in jobs)
+        return [row for row in rows if all(field in row for field in fields)]
+
+    def add(
+        self,
+        title: str,
+        jobs: Sequence[Job],
+        function: Callable[[Job], dict],
+        fields: Sequence[str],
+        processes: int = 1,
+    ) -> None:
+        """Measure those jobs that lack one of the `fields`, with a progress bar where stderr is a terminal.
+
+        Raises:
+            UsageError: a metric needs what is not installed, or a codec refuses its settings.
+        """
+        from tqdm import tqdm
+
+        missing = [job for job in jobs if not self.find([job], fields)]
+        results = run_all(partial(attempt, function), missing, processes)
+        progress = tqdm(results, title, total=len(missing), leave=False, disable=None)
+        with self.file.open("a") as file, progress:
+            for result in progress:
+                if isinstance(result, Failure):
+                    self.failures.append(result)
+                    progress.write(str(result), file=sys.stderr)
+                else:
+                    self.keep(result)
+                    file.write("\n" + json.dumps(result, allow_nan=False))
+                    file.flush()
+        measured = len(self.find(jobs, fields))
+        print(
+            f"{title}: {measured} of {len(jobs)} measured, {len(jobs) - len(missing)} of them before", file=sys.stderr
+        )
 
 
-def measure_all(jobs: Sequence[Job], processes: int) -> Iterator[dict]:
-    """The rows of `jobs`, in any order."""
+def run_all(function: Callable[[Job], dict | Failure], jobs: Sequence[Job], processes: int) -> Iterator[dict | Failure]:
+    """What a function gives for each job, in any order."""
     if processes == 1:
-        yield from map(measure, jobs)
+        yield from map(function, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap_unordered(measure, jobs)
+    with multiprocessing.get_context("spawn").Pool(processes, share_cores, (processes,)) as pool:
+        yield from pool.imap_unordered(function, jobs)
 
 
-def show_progress(text: str) -> None:
-    """Replace the last line of a terminal; nothing where stderr is a file."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+def share_cores(processes: int) -> None:
+    """Leave cores to the other processes: many threads that wait for each other are slower than one."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // processes)))

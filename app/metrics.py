@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from pixa.errors import UsageError
 
+if TYPE_CHECKING:
+    from pixa.models.lpips import LPIPS
+
+BACKBONE = "PIXA_LPIPS_BACKBONE"
 BT601 = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
-SMALLEST_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)
+MS_SSIM_SIDE = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)
 
 
 def decibels(mse: float) -> float:
@@ -68,7 +77,7 @@ def ms_ssim(original: np.ndarray, decoded: np.ndarray) -> float | None:
     The same numbers as `pytorch-msssim`, which CompressAI's "ms-ssim-rgb" comes from. None for a picture with a
     side under 176 pixels, where the window does not fit the smallest scale.
     """
-    if min(original.shape[:2]) < SMALLEST_SIDE:
+    if min(original.shape[:2]) < MS_SSIM_SIDE:
         return None
     x, y = original.astype(np.float64), decoded.astype(np.float64)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -102,10 +111,42 @@ def ssimulacra2(original: np.ndarray, decoded: np.ndarray) -> float:
     return float(compute_ssimulacra2(*files))
 
 
+def lpips(original: np.ndarray, decoded: np.ndarray) -> float | None:
+    """LPIPS on SqueezeNet (Zhang et al., CVPR 2018), 0 for identical pictures; None for a side under 17 pixels.
+
+    The environment variable PIXA_LPIPS_BACKBONE names the weights of SqueezeNet 1.1, an .npz of torchvision's names.
+
+    Raises:
+        UsageError: those weights, torch or the package `lpips` are not there.
+    """
+    network = lpips_network(os.environ.get(BACKBONE, ""))
+    import torch
+
+    from pixa.models.lpips import SMALLEST_SIDE
+
+    if min(original.shape[:2]) < SMALLEST_SIDE:
+        return None
+    pictures = (torch.tensor(samples).permute(2, 0, 1)[None] / 255 for samples in (original, decoded))
+    with torch.inference_mode():
+        return network(*pictures).item()
+
+
+@cache
+def lpips_network(backbone: str) -> LPIPS:
+    if not find_spec("torch"):
+        raise UsageError("the metric lpips needs: pip install torch")
+    if not backbone:
+        raise UsageError(f"the metric lpips needs {BACKBONE}=FILE.npz, SqueezeNet 1.1 under torchvision's names")
+    from pixa.models.lpips import load_lpips
+
+    return load_lpips(Path(backbone))
+
+
 Metric = Callable[[np.ndarray, np.ndarray], float | None]
 
 METRICS: dict[str, dict[str, Metric]] = {
     "psnr": {"psnr-rgb": psnr_rgb, "psnr-ycbcr": psnr_ycbcr},
     "ms-ssim": {"ms-ssim-rgb": ms_ssim},
     "ssimulacra2": {"ssimulacra2": ssimulacra2},
+    "lpips": {"lpips": lpips},
 }

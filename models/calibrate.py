@@ -11,14 +11,14 @@ import torch
 
 from pixa.bitstream.tables import Tables, integer_frequencies
 from pixa.datasets.pictures import Pictures
-from pixa.models.fast import Fast
+from pixa.models.backbone import Backbone
 from pixa.models.layers import LEVELS
 
 PRIOR = 2000.0  # how many observations the Gaussian counts for
 
 
 @torch.no_grad()
-def calibrated_tables(model: Fast, pictures: Pictures, held_out: int, crops: int, size: int) -> Tables:
+def calibrated_tables(model: Backbone, pictures: Pictures, held_out: int, crops: int, size: int) -> Tables:
     """The model's tables, refitted to the symbols of random crops at random levels.
 
     Args:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pixa.models.architectures import make
+from pixa.models.backbone import Backbone
 from pixa.models.restore import restore
 
 
@@ -25,9 +27,18 @@ def load(path: Path, device: str) -> dict:
     return torch.load(path, map_location=device, weights_only=True)
 
 
-def start_weights(path: Path, device: str) -> dict[str, Tensor]:
-    """Averaged weights of a checkpoint, or the weights of a folder written by the export."""
-    return restore(path).to(device).state_dict() if path.is_dir() else load(path, device)["ema"]
+def load_model(path: Path, device: str) -> Backbone:
+    """The model of a checkpoint, with its averaged weights, or of a folder written by the export.
+
+    Raises:
+        ValueError: the weights do not fit the configuration beside them.
+    """
+    if path.is_dir():
+        return restore(path).to(device)
+    state = load(path, device)
+    model = make(state["config"].get("model", "fast"), state["model_config"]).to(device)
+    fit(model, state["ema"], path)
+    return model
 
 
 def fit(model: nn.Module, weights: dict[str, Tensor], origin: Path) -> None:

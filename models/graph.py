@@ -1,4 +1,4 @@
-"""ONNX graphs built layer by layer from the modules of `layers` and `exact`.
+"""ONNX graphs built layer by layer from the modules of `layers`, `exact` and `attention`.
 
 Weights of float layers are stored as float16, integers in the smallest type that holds them; a Cast to float32, which
 onnxruntime folds when it loads the graph, stands behind each.
@@ -6,15 +6,31 @@ onnxruntime folds when it loads the graph, stands behind each.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from pixa.models.attention import ChannelContext, ChannelGate, GlobalAttention, LocalAttention
 from pixa.models.exact import ExactDepthwise, ExactPointwise
 from pixa.models.layers import Block, Depthwise, Down, Pointwise, Up
 
 OPSET = 18
+FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
+END = 2**31 - 1  # of a slice that goes to the end
+
+
+def spatial(channels: int) -> tuple:
+    """Type and shape of an array over positions."""
+    return FLOAT, (1, channels, "height", "width")
+
+
+def vector(channels: int) -> tuple:
+    """Type and shape of a channel vector."""
+    return FLOAT, (1, channels, 1, 1)
 
 
 class Graph:
@@ -39,6 +55,12 @@ class Graph:
     def scalar(self, value: float) -> str:
         return self.constant(np.array(value), np.float32)
 
+    def integers(self, *values: int) -> str:
+        """Axes, places or a shape."""
+        name = f"c{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
     def conv(self, x: str, weight: Tensor, bias: Tensor, kinds=(np.float16, np.float32), **attributes) -> str:
         kernel = list(weight.shape[2:])
         constants = [self.constant(v, kind) for v, kind in zip((weight, bias), kinds, strict=True)]
@@ -51,7 +73,7 @@ class Graph:
         return self.op("Clip", x, self.scalar(layer.low), self.scalar(layer.high))
 
     def layer(self, module: nn.Module, x: str, extra: str | None = None) -> str:
-        """The nodes of one module; `extra` joins the sum of an exact 1x1 convolution."""
+        """The nodes of one module; `extra` joins the sum of an exact 1x1 convolution, or is what a context knows."""
         match module:
             case nn.Sequential():
                 for child in module:
@@ -77,10 +99,61 @@ class Graph:
                 weight, bias = module.integers()
                 total = self.conv(x, weight, bias, (np.int8, np.int32), pads=[1] * 4, group=len(weight))
                 return self.rescale(total, module)
+            case nn.Identity():
+                return x
+            case ChannelContext():
+                return self.layer(module.out, extra)
+            case ChannelGate():
+                mean = self.op("ReduceMean", x, self.integers(2, 3))
+                gate = self.layer(module.excite, self.op("Relu", self.layer(module.squeeze, mean)))
+                return self.op("Mul", x, self.op("Mul", self.op("Sigmoid", gate), self.scalar(2.0)))
+            case LocalAttention():
+                return self.local_attention(module, x, extra)
+            case GlobalAttention():
+                return self.global_attention(module, x, extra)
         raise TypeError(f"no ONNX form is known for {type(module).__name__}")
 
     def shuffle(self, x: str, k: int) -> str:
         return self.op("DepthToSpace", x, blocksize=k, mode="CRD")
+
+    def reshape(self, x: str, *shape: int) -> str:
+        """0 keeps a size, -1 takes the rest."""
+        return self.op("Reshape", x, self.integers(*shape))
+
+    def local_attention(self, module: LocalAttention, state: str, anchors: str) -> str:
+        """Arrays in between are (1, offsets, heads, channels of a head, positions)."""
+        position = self.constant(module.position, np.float32)
+        width, reach, count = len(module.query.bias), module.reach, len(module.offsets)
+        head = width // module.heads
+
+        def near(x: str) -> str:
+            x = self.op("Pad", x, self.integers(*[0, 0, reach, reach] * 2))
+            axes = self.integers(2, 3)
+            parts = [
+                self.op("Slice", x, self.integers(*place), self.integers(*(n - 2 * reach or END for n in place)), axes)
+                for place in module.offsets
+            ]
+            return self.reshape(self.op("Concat", *parts, axis=1), 0, count, module.heads, head, -1)
+
+        query = self.layer(module.query, state)
+        key, value = near(self.layer(module.key, anchors)), near(self.layer(module.value, anchors))
+        products = self.op("Mul", self.reshape(query, 0, 1, module.heads, head, -1), key)
+        scores = self.op("Mul", self.op("ReduceSum", products, self.integers(3)), self.scalar(head**-0.5))
+        weights = self.op("Softmax", self.op("Add", scores, position), axis=1)
+        seen = self.op("ReduceSum", self.op("Mul", weights, value), self.integers(1))
+        seen = self.op("Reshape", seen, self.op("Shape", query))
+        return self.layer(module.out, self.op("Concat", seen, anchors, axis=1))
+
+    def global_attention(self, module: GlobalAttention, state: str, known: str) -> str:
+        """Arrays in between are (1, heads, channels of a head, positions)."""
+        head = len(module.query.bias) // module.heads
+        query, key = self.layer(module.query, state), self.layer(module.key, state)
+        value = self.layer(module.value, known)
+        queries, keys, values = (self.reshape(x, 0, module.heads, head, -1) for x in (query, key, value))
+        queries, keys = self.op("Softmax", queries, axis=2), self.op("Softmax", keys, axis=3)
+        summary = self.op("MatMul", values, self.op("Transpose", keys, perm=[0, 1, 3, 2]))
+        seen = self.op("Reshape", self.op("MatMul", summary, queries), self.op("Shape", query))
+        return self.layer(module.out, seen)
 
     def finish(self, outputs: dict[str, tuple[str, int]]) -> bytes:
         """Name the outputs {name: (node output, element type)} and serialise."""
@@ -93,3 +166,28 @@ class Graph:
         model.ir_version = 10
         onnx.checker.check_model(model)
         return model.SerializeToString()
+
+
+class Network(NamedTuple):
+    """A network of a model, as torch computes it and as a graph.
+
+    Attributes:
+        name: of the graph.
+        inputs: (element type, shape) by name.
+        outputs: element types by name.
+        layers: its modules, in the order in which the graph stores their weights.
+        forward: tensors of the inputs, in their order -> those of the outputs.
+        write: adds the nodes to a graph; names of the inputs -> names of the outputs in it.
+    """
+
+    name: str
+    inputs: dict[str, tuple]
+    outputs: dict[str, int]
+    layers: list[nn.Module]
+    forward: Callable[..., Iterable[Tensor]]
+    write: Callable[..., Iterable[str]]
+
+    def graph(self) -> bytes:
+        g = Graph(self.name, self.inputs)
+        sources = self.write(g, *self.inputs)
+        return g.finish(dict(zip(self.outputs, zip(sources, self.outputs.values(), strict=True), strict=True)))

@@ -2,7 +2,8 @@
 
 Stopped by the clock: the learning rate falls along a cosine that ends with the budget. A checkpoint holds all that is
 needed to go on after a kill; `--start` begins a new budget from the weights of an old checkpoint or of a folder such as
-weights/fast.1. Under `torchrun` every process trains on crops of its own and gradients are averaged.
+weights/fast.1, from which `mlic` also grows. Under `torchrun` every process trains on crops of its own and gradients
+are averaged.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from torch import nn
 
 from pixa.datasets.pictures import Pictures
 from pixa.models import checkpoint
+from pixa.models.architectures import ARCHITECTURES, make
 from pixa.models.evaluate import evaluate, rd_loss
-from pixa.models.fast import Fast, FastConfig
+from pixa.models.fast import Fast
+from pixa.models.grow import grow
 from pixa.models.layers import LEVELS
+from pixa.models.mlic import CONTEXTS, Mlic
 from pixa.models.optim import Muon
 from pixa.models.rates import rd_lambda
 
@@ -35,6 +39,7 @@ class TrainConfig:
     """Settings of one run, stored with its checkpoint.
 
     Attributes:
+        without: contexts that `mlic` leaves out, for ablations.
         muon_max: matrices up to this smaller dimension are trained by Muon, which costs too much on larger ones.
         halved: share of the crops taken at twice the size and averaged.
         held_out: pictures at the start of the data that are only evaluated on.
@@ -45,6 +50,8 @@ class TrainConfig:
     data: tuple[str, ...] = ()
     out: str = "runs/fast"
     start: str = ""
+    model: str = "fast"
+    without: tuple[str, ...] = ()
     minutes: float = 30.0
     muon_max: int = 128
     lr: float = 1.5e-3
@@ -62,7 +69,7 @@ class TrainConfig:
     compile: bool = False
 
 
-def make_optimizers(model: Fast, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the convolutions and Adam for the rest."""
     matrices, others = [], []
     for name, p in model.named_parameters():
@@ -99,21 +106,29 @@ class Run:
         self.make_model()
 
     def make_model(self) -> None:
+        if self.config.without and self.config.model != "mlic":
+            raise ValueError(f"{self.config.model} has no context to leave out")
         self.reseed()
-        self.model = Fast(FastConfig(), mixed="cuda" in self.device).to(self.device)
+        switches = dict.fromkeys(self.config.without, False)
+        self.model = make(self.config.model, switches, mixed="cuda" in self.device).to(self.device)
         self.model.start_from_dct(self.draw(16))
+        if self.config.start and not self.path.exists():
+            self.start_from(Path(self.config.start))
         self.model = self.model.to(memory_format=torch.channels_last)
         self.optimizers = make_optimizers(self.model, self.config)
         self.ema = {name: value.clone() for name, value in self.model.state_dict().items()}
         if self.path.exists():
             self.resume()
-        elif self.config.start:
-            start = Path(self.config.start)
-            self.ema = checkpoint.start_weights(start, self.device)
-            checkpoint.fit(self.model, self.ema, start)
         self.reseed()
         network = torch.compile(self.model) if self.config.compile else self.model
         self.network = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+
+    def start_from(self, path: Path) -> None:
+        source = checkpoint.load_model(path, self.device)
+        if isinstance(source, Fast) and isinstance(self.model, Mlic):
+            grow(source, self.model, self.draw(16))
+        else:
+            checkpoint.fit(self.model, source.state_dict(), path)
 
     @property
     def path(self) -> Path:
@@ -231,13 +246,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         option = f"--{field.name.replace('_', '-')}"
         if field.name == "data":
             parser.add_argument(option, nargs="+", required=True, help="picture folders, tar packs or files")
+        elif field.name == "without":
+            parser.add_argument(option, nargs="+", default=(), choices=CONTEXTS, help="contexts of mlic to leave out")
+        elif field.name == "model":
+            parser.add_argument(option, default=field.default, choices=ARCHITECTURES, help="%(default)s")
         elif isinstance(field.default, bool):
             parser.add_argument(option, action="store_true")
         else:
             parser.add_argument(option, type=type(field.default), default=field.default, help="%(default)s")
     arguments = vars(parser.parse_args(argv))
     try:
-        train(TrainConfig(**arguments | {"data": tuple(arguments["data"])}))
+        train(TrainConfig(**arguments | {name: tuple(arguments[name]) for name in ("data", "without")}))
     except (ValueError, OSError) as error:
         print(f"pixa train: {error}", file=sys.stderr)
         return 1

@@ -42,6 +42,14 @@ def read_graph(path: Path) -> onnx.GraphProto:
     return onnx.load(path).graph
 
 
+def slices(ndim: int, starts: list[int], ends: list[int], axes: list[int]) -> tuple[slice, ...]:
+    """The index that an ONNX Slice stands for."""
+    index = [slice(None)] * ndim
+    for axis, start, end in zip(axes, starts, ends, strict=True):
+        index[axis] = slice(start, end)
+    return tuple(index)
+
+
 class TorchModel(OnnxModel):
     """A model whose networks run in PyTorch.
 
@@ -62,8 +70,17 @@ class TorchModel(OnnxModel):
             "DepthToSpace": lambda x, blocksize, mode: F.pixel_shuffle(x, blocksize),
             "Floor": torch.floor,
             "Identity": lambda x: x,
+            "MatMul": torch.matmul,
             "Mul": torch.mul,
+            "Pad": lambda x, pads: F.pad(x, pads.view(2, -1).flip(1).T.flatten().tolist()),
+            "ReduceMean": lambda x, axes: x.mean(axes.tolist(), keepdim=True),
+            "ReduceSum": lambda x, axes: x.sum(axes.tolist(), keepdim=True),
             "Relu": F.relu,
+            "Reshape": lambda x, shape: x.reshape([size or x.shape[i] for i, size in enumerate(shape.tolist())]),
+            "Shape": lambda x: torch.tensor(x.shape),
+            "Sigmoid": torch.sigmoid,
+            "Slice": lambda x, *places: x[slices(x.ndim, *(place.tolist() for place in places))],
+            "Softmax": torch.softmax,
             "Transpose": lambda x, perm: x.permute(perm),
         }
         super().__init__(entry)

@@ -1,0 +1,74 @@
+"""The architectures by name: what trainer, export and restoration need to know of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pixa.models import fast_graphs, mlic_graphs
+from pixa.models.backbone import Backbone, BackboneConfig
+from pixa.models.backbone_graphs import analysis, hyper, synthesis
+from pixa.models.fast import Fast, FastConfig
+from pixa.models.graph import Network
+from pixa.models.mlic import Mlic, MlicConfig
+
+
+class Architecture(NamedTuple):
+    """One architecture.
+
+    Attributes:
+        scales, means: the networks of the passes, in order.
+        passes: (P, M, 2) booleans, whether pass p codes channel c where (row + column) % 2 is 0 and 1.
+    """
+
+    name: str
+    description: str
+    model: type[Backbone]
+    config: type[BackboneConfig]
+    scales: Callable[[Backbone], list[Network]]
+    means: Callable[[Backbone], list[Network]]
+    passes: Callable[[Backbone], np.ndarray]
+
+
+FAST = Architecture(
+    "fast",
+    "transforms at 1/8 and 1/16 resolution, exact scales, two-pass means; the default",
+    Fast,
+    FastConfig,
+    fast_graphs.scales,
+    fast_graphs.means,
+    fast_graphs.passes,
+)
+MLIC = Architecture(
+    "mlic",
+    "deeper transforms, exact scales, means from local, channel and global context of slices; for quality",
+    Mlic,
+    MlicConfig,
+    mlic_graphs.scales,
+    mlic_graphs.means,
+    mlic_graphs.passes,
+)
+ARCHITECTURES = {architecture.name: architecture for architecture in (FAST, MLIC)}
+
+
+def architecture_of(model: Backbone) -> Architecture:
+    return next(architecture for architecture in ARCHITECTURES.values() if type(model) is architecture.model)
+
+
+def make(name: str, config: dict, **options) -> Backbone:
+    """A model with fresh weights; `options` are those of its class."""
+    architecture = ARCHITECTURES[name]
+    return architecture.model(architecture.config(**config), **options)
+
+
+def encoder(model: Backbone) -> list[Network]:
+    """What only an encoder runs."""
+    return [analysis(model), hyper(model)]
+
+
+def decoder(model: Backbone) -> list[Network]:
+    """What a decoder runs, in the order in which its files are hashed."""
+    architecture = architecture_of(model)
+    return [*architecture.scales(model), *architecture.means(model), synthesis(model)]

@@ -1,0 +1,438 @@
+"""The model `mlic`: its growth from `fast`, its contexts, its agreement with the files it writes, exact symbols."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import pixa
+from pixa import Decoder
+from pixa.backends import OnnxModel
+from pixa.image import Analysed
+from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols
+from pixa.models.exact import Exact
+from pixa.models.export import bias_of, decode_macs, export, level_arrays, prove_exact
+from pixa.models.fast import Fast, FastConfig
+from pixa.models.grow import grow
+from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
+from pixa.models.mlic import CONTEXTS, Mlic, MlicConfig
+from pixa.models.mlic_graphs import scales
+from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.models.restore import restore
+from pixa.models.train import main
+from pixa.pixels import Picture
+from tests.test_exactness import RUNTIMES, bounds_of, decoded, walked
+from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
+from tests.torch_backend import TorchModel
+
+WIDTHS = {"c": 16, "m": 16, "n": 8, "f": 16, "k": 16, "hidden": 16, "analysis_high": 1, "analysis_low": 1,
+          "synthesis_low": 1, "synthesis_high": 1}  # fmt: skip
+SMALL = MlicConfig(**WIDTHS, slices=(4, 4, 8), attention=8, heads=2)
+
+
+@torch.no_grad()
+def stir(model: nn.Module) -> nn.Module:
+    """Let everything that starts without effect have one, in numbers that the exporter stores without loss."""
+    for name, p in model.named_parameters():
+        if p.ndim == 2 and not p.any():
+            nn.init.normal_(p, std=0.5 * p.shape[1] ** -0.5)
+        if name.endswith("position"):
+            nn.init.normal_(p)
+        if name.startswith("index_bias"):
+            p += 1.5
+        if name.startswith("log_z_gain"):
+            p += 3
+    model.half().float()
+    model.g_a[0].weight.copy_((model.g_a[0].weight / 255).half().float() * 255)
+    return model.eval()
+
+
+def lively(config: MlicConfig = SMALL) -> Mlic:
+    torch.manual_seed(3)
+    return stir(Mlic(config))
+
+
+def as_tensor(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]."""
+    return torch.tensor(picture).permute(2, 0, 1)[None] / 255
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """A folder with one exported model."""
+    folder = tmp_path_factory.mktemp("weights")
+    export(lively(), "test", 900, folder)
+    return folder
+
+
+@pytest.fixture
+def installed(monkeypatch) -> Iterator[Callable[[Path], None]]:
+    """Puts the models of a folder in the place of the shipped ones."""
+
+    def install(folder: Path) -> None:
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
+        list_models.cache_clear()
+
+    yield install
+    list_models.cache_clear()
+
+
+@pytest.fixture
+def weights(exported, installed) -> Path:
+    installed(exported)
+    return exported
+
+
+@pytest.fixture
+def entry(weights) -> ModelEntry:
+    return find_model("mlic")
+
+
+@pytest.fixture
+def nets(entry) -> OnnxModel:
+    return OnnxModel(entry, 1)
+
+
+class TestModel:
+    def test_gradient_reaches_every_parameter(self, photo):
+        model = lively().train()
+        level = torch.arange(0, LEVELS, ANCHOR_STEP)
+        x = as_tensor(photo[:64, :128]).expand(len(level), -1, -1, -1)
+        out = model(x, level)
+        rate = sum(p.log2().mean() for p in out["likelihoods"].values())
+        (1000 * (out["x_hat"] - x).square().mean() - rate).backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert without == []
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("p", range(6))
+    def test_a_symbol_changes_later_passes_alone(self, p):
+        model, level = lively(), torch.tensor([100])
+        gain = model.log_gain(level).exp()
+        y, z = torch.randn(1, SMALL.m, 7, 6), torch.randn(1, SMALL.n, 2, 2)
+        (_, channels), row, column = SMALL.passes[p], 3, 2 + (p + 1) % 2
+        altered = y.clone()
+        altered[:, channels.start + 1, row, column] += 5
+        one, other = model.code(y, z, level), model.code(altered, z, level)
+        means = [latents - coded.residual / gain for latents, coded in ((y, one), (altered, other))]
+        changed = (one.index != other.index) | ((means[0] - means[1]).abs() > 1e-4)
+
+        parity = torch.arange(7)[:, None] + torch.arange(6)
+        for q, (_, own) in enumerate(SMALL.passes):
+            touched = changed[0, own][:, parity % 2 == q % 2].any()
+            assert touched if q == p + 1 else not touched or q > p
+
+    def test_slices_must_add_up(self):
+        with pytest.raises(ValueError, match="add up"):
+            replace(SMALL, slices=(4, 4))
+
+    def test_decoding_keeps_to_its_budget(self):
+        assert decode_macs(Mlic()) <= 120_000
+
+    def test_latents_are_searched_with_gradients(self, photo, weights, monkeypatch):
+        monkeypatch.setattr("pixa.image.SEARCH_STEPS", {7: 2})
+        rounded, searched = (pixa.encode(photo[:64, :48], model="mlic", effort=effort) for effort in (0, 7))
+        assert searched != rounded
+        assert pixa.decode(searched).shape == (64, 48, 3)
+
+
+class TestGrowth:
+    @pytest.fixture
+    def fast(self) -> Fast:
+        torch.manual_seed(4)
+        return stir(Fast(FastConfig(**WIDTHS)))
+
+    @pytest.fixture
+    def grown(self, fast, photo) -> Mlic:
+        model = Mlic(replace(SMALL, analysis_high=3, analysis_low=2, synthesis_low=3, synthesis_high=2))
+        grow(fast, model, as_tensor(photo[:128, :128]))
+        return model.eval()
+
+    @torch.no_grad()
+    def test_transforms_are_those_of_fast(self, fast, grown, photo):
+        x, level = as_tensor(photo[:128]), torch.tensor([70])
+        expected, got = (model.g_s(model.analyse(x), model.vector(level)) for model in (fast, grown))
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+        expected, got = (model.hyper(model.analyse(x), level) for model in (fast, grown))
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+    @torch.no_grad()
+    def test_every_pass_begins_as_the_first_of_fast(self, fast, grown, photo):
+        x, level = as_tensor(photo[:128, :128]), torch.tensor([LEVELS // 2])
+        magnitude = fast(x, level)["symbols"]["y"].abs().mean((0, 2, 3))
+        order = magnitude.argsort(descending=True)
+        y, z = fast.analyse(x), torch.randn(1, SMALL.n, 2, 2)
+        coded = grown.code(y[:, order], z, level)
+        _, _, features = fast.hyper_features(z, level, lambda x: x.round(), y.shape[2:])
+        assert torch.equal(coded.index, fast.scale_a(features, fast.index_bias_a(level))[:, order])
+        assert coded.index.unique().numel() > 10
+        expected = (y - fast.mean_a(features)[1]) * fast.log_gain(level).exp()
+        torch.testing.assert_close(coded.residual, expected[:, order], atol=1e-3, rtol=0)
+
+    def test_other_widths_are_refused(self, fast, photo):
+        x = as_tensor(photo[:64, :64])
+        with pytest.raises(ValueError, match="k 24 cannot grow from one with 16"):
+            grow(fast, Mlic(replace(SMALL, k=24)), x)
+        with pytest.raises(ValueError, match="synthesis_low 0 cannot grow from one with 1"):
+            grow(fast, Mlic(replace(SMALL, synthesis_low=0)), x)
+
+
+class TestTrainer:
+    """`pixa train --model mlic`, with weights of the default widths."""
+
+    def run(self, photo, out: Path, *words: str) -> int:
+        (out / "data").mkdir(exist_ok=True)
+        for name, part in (("a", photo[:128, :128]), ("b", photo[64:160, 100:200])):
+            Image.fromarray(part).save(out / "data" / f"{name}.png")
+        data = ["--data", str(out / "data"), "--out", str(out / "run"), "--crop", "64", "--held-out", "1"]
+        return main([*data, "--batch", "1", "--threads", "1", "--model", "mlic", *words])
+
+    def test_grows_from_fast_is_trained_exported_and_restored(self, photo, tmp_path, model):
+        assert self.run(photo, tmp_path, "--minutes", "0", "--start", str(model.entry.folder)) == 0
+        line = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+        assert line["step"] == 0
+        assert min(psnr for _, _, psnr in line["level_bpp_psnr"]) > 20
+        assert self.run(photo, tmp_path, "--minutes", "0.01") == 0
+        state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+        assert state["step"] > 0
+        assert state["config"]["model"] == "mlic"
+
+        command = [sys.executable, "-m", "pixa.models.export", str(tmp_path / "run" / "checkpoint.pt"), "7", "901"]
+        subprocess.run([*command, "--weights", str(tmp_path)], check=True, capture_output=True)
+        restored = restore(tmp_path / "mlic.7").state_dict()
+        for name, value in state["ema"].items():
+            # float16, integers of 1/64, and level vectors of integers
+            torch.testing.assert_close(restored[name], value, rtol=2e-3, atol=0.04 if "scale" in name else 2e-3)
+
+    def test_leaves_contexts_out(self, photo, tmp_path):
+        assert self.run(photo, tmp_path, "--minutes", "0", "--without", "local", "inter") == 0
+        state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+        assert [kind for kind in CONTEXTS if not state["model_config"][kind]] == ["local", "inter"]
+        assert not any(".local." in name or ".inter." in name for name in state["model"])
+
+    def test_fast_has_no_context_to_leave_out(self, photo, tmp_path, capsys):
+        assert self.run(photo, tmp_path, "--model", "fast", "--without", "local") == 1
+        assert "fast has no context to leave out" in capsys.readouterr().err
+
+
+class TestExport:
+    @torch.no_grad()
+    def test_the_file_holds_the_symbols_of_forward(self, photo, nets):
+        picture = photo[:128, :192]
+        for level in (40, 120, 200):
+            promised = lively()(as_tensor(picture), torch.tensor([level]))
+            decoder = Decoder(Analysed(Picture(picture), "mlic", 1).encode(level)[0])
+            (payload,) = decoder.tiles
+            tile = TileSymbols(payload, nets.channels, 8, 12, level, nets)
+            assert np.abs(tile.y).mean() > 0.1
+            # A latent on the edge of rounding may fall to either side, and change what comes after it.
+            assert (tile.y != promised["symbols"]["y"].numpy()).mean() < 0.01
+            assert (tile.z != promised["symbols"]["z"].numpy()).mean() < 0.01
+            samples = promised["x_hat"][0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
+            assert (np.abs(decoder.picture().samples - samples) > 1).mean() < 0.01
+
+    def test_restored_model_exports_the_same_files(self, entry, tmp_path):
+        export(restore(entry.folder), entry.tag, entry.wire_id, tmp_path)
+        names = {*entry.decoder, *entry.encoder} - {"analysis.onnx", "tables.npz"}
+        assert len(names) == 14
+        for name in names:
+            assert (tmp_path / entry.folder.name / name).read_bytes() == (entry.folder / name).read_bytes()
+
+    @pytest.mark.parametrize("size", [(1, 1), (37, 53), (64, 64), (260, 275)])
+    def test_pictures_of_any_size_come_back(self, chelsea, weights, nets, monkeypatch, size):
+        monkeypatch.setattr("pixa.image.TILE_LOG2", 8)
+        picture = np.ascontiguousarray(chelsea[: size[0], : size[1]])
+        data, y_hat = Analysed(Picture(picture), "mlic", 1).encode(120)
+        decoder = Decoder(data)
+        assert len(decoder.tiles) == (4 if size[0] > 256 else 1)
+        samples = decoder.picture().samples
+        assert samples.shape == picture.shape
+        shown = nets.synthesis(y_hat, 120)[: size[0], : size[1]]
+        assert np.abs(samples.astype(int) - shown).max() <= 1
+
+    def test_windows_leave_no_seam(self, photo, weights, monkeypatch):
+        whole = pixa.encode(photo, 80, model="mlic")
+        samples = pixa.decode(whole).astype(int)
+        monkeypatch.setattr("pixa.image.WINDOW", 7)
+        assert np.abs(pixa.decode(whole) - samples).max() <= 1
+        _, y_hat = Analysed(Picture(photo), "mlic").encode(160)
+        monkeypatch.setattr("pixa.image.WINDOW", 128)
+        _, expected = Analysed(Picture(photo), "mlic").encode(160)
+        assert (np.abs(y_hat - expected) > 1e-3).mean() < 0.01
+
+    def test_command_line_needs_no_torch(self, photo, weights, tmp_path):
+        Image.fromarray(photo[:48, :64]).save(tmp_path / "photo.png")
+        script = f"""
+import sys
+from pathlib import Path
+import pixa.models.registry as registry
+registry.weights_folder = lambda: Path({str(weights)!r})
+from pixa.cli import main
+assert main(["encode", "photo.png", "-o", "photo.pixa", "-m", "mlic"]) == 0
+assert main(["decode", "photo.pixa", "-o", "back.png"]) == 0
+assert "torch" not in sys.modules and "onnx" not in sys.modules
+"""
+        result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert pixa.info((tmp_path / "photo.pixa").read_bytes())["model"].startswith("mlic")
+        assert (tmp_path / "back.png").stat().st_size > 0
+
+    def test_halos_are_as_wide_as_the_networks_reach(self, photo, installed, tmp_path):
+        torch.manual_seed(5)
+        mixing = Mlic(replace(SMALL, analysis_high=4, analysis_low=2, synthesis_low=3, synthesis_high=3))
+        for layer in mixing.modules():
+            if isinstance(layer, Block):
+                nn.init.normal_(layer.depthwise.weight, std=0.5)
+                nn.init.normal_(layer.project.weight, std=0.2)
+        written = export(mixing, "test", 9, tmp_path)
+        installed(tmp_path)
+        nets = OnnxModel(ModelEntry(**written), 1)
+        altered = photo.copy()
+        altered[128:144, 160:176] ^= 255
+        rows, columns = np.nonzero((nets.analysis(photo) != nets.analysis(altered)).any(0))
+        assert max(np.abs(rows - 8).max(), np.abs(columns - 10).max()) == nets.entry.analysis_halo == 4
+
+    @pytest.mark.parametrize("kind", CONTEXTS)
+    def test_every_context_can_be_left_out(self, photo, weights, installed, tmp_path, kind):
+        full, lesser = lively(), Mlic(replace(SMALL, **{kind: False}))
+        missing = full.state_dict().keys() - lesser.state_dict().keys()
+        assert missing
+        assert all((".gate." if kind == "reweight" else f".{kind}.") in name for name in missing)
+        with_it = pixa.encode(photo[:64, :80], 80, model="mlic")
+
+        lesser.load_state_dict(full.state_dict(), strict=False)
+        export(lesser, kind, 950, tmp_path)
+        installed(tmp_path)
+        without, y_hat = Analysed(Picture(photo[:64, :80]), f"mlic.{kind}").encode(160)
+        assert Decoder(without).tiles != Decoder(with_it).tiles
+        nets = OnnxModel(find_model("mlic"), 1)
+        assert np.abs(pixa.decode(without).astype(int) - nets.synthesis(y_hat, 160)).max() <= 1
+
+
+@pytest.fixture
+def files(photo, weights) -> list[bytes]:
+    """A photograph of odd sides at several qualities."""
+    return [pixa.encode(photo[:117, :133], quality, model="mlic") for quality in (0, 50, 100)]
+
+
+class TestExactness:
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    def test_symbols_are_equal_and_pixels_within_one_level(self, files, entry, nets, runtime):
+        other, hashes = RUNTIMES[runtime](entry), set()
+        for data in files:
+            (symbols, samples), (expected_symbols, expected) = decoded(data, other), decoded(data, nets)
+            assert symbols == expected_symbols
+            assert np.abs(samples - expected).max() <= 1
+            hashes.add(symbols)
+        assert len(hashes) == len(files)
+
+    @pytest.mark.parametrize("level", [0, 200])
+    def test_onnxruntime_decodes_what_torch_coded(self, photo, entry, nets, monkeypatch, level):
+        torch_nets = TorchModel(entry)
+        monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: torch_nets)
+        data, _ = Analysed(Picture(photo[:96, :128]), "mlic").encode(level)
+        assert decoded(data, torch_nets)[0] == decoded(data, nets)[0]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)
+    @pytest.mark.parametrize("level", [0, 200])
+    def test_exact_networks_give_the_same_integers(self, entry, nets, dtype, level):
+        rng = np.random.default_rng(7)
+        z = rng.choice([-Z_MAX, 0, Z_MAX], (1, SMALL.n, 5, 6)).astype(np.float32)
+        magnitude = rng.choice([0, 1, CONTEXT_MAX], (1, SMALL.m, 20, 24)).astype(np.float32)
+        first, second = (walked(runtime, z, magnitude, level) for runtime in (nets, TorchModel(entry, dtype)))
+        assert first.keys() == second.keys() > {"features", "hidden_a", "hidden_e", "index 0", "index 5"}
+        assert all(np.ptp(first[name]) > 10 for name in first)
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+    def test_bounds_are_those_of_the_files(self, entry):
+        recorded = json.loads((entry.folder / "export.json").read_text())["bounds"]
+        largest = dict.fromkeys(("features", *(f"hidden_{letter}" for letter in "abcde")), 255)
+        largest |= {"magnitude": CONTEXT_MAX, "z": Z_MAX}
+        derived = []
+        with np.load(entry.folder / "tables.npz") as arrays:
+            extremes = {name: int(np.abs(arrays[name].astype(int)).max()) for name in arrays.files}
+        for scale in scales(lively()):
+            inputs = largest | extremes | {"index_bias": extremes[bias_of(scale)]}
+            path = entry.folder / f"{scale.name}.onnx"
+            derived += bounds_of(path, {name: inputs[name] for name in scale.inputs})
+        assert derived == list(recorded.values())
+        assert max(derived) < 2**24
+
+    def test_a_sum_past_the_exact_range_is_refused_by_layer(self):
+        model = lively()
+        arrays = level_arrays(model)
+        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Exact)}
+        assert {"scale_a.index", "scale_b.context", "scale_f.hidden"} < layers.keys()
+        for name, layer in layers.items():
+            kept = layer.bias.detach().clone()
+            layer.bias.data[-1] = 2**24 / layer.bias_unit
+            with pytest.raises(ValueError, match=name):
+                prove_exact(model, arrays)
+            layer.bias.data.copy_(kept)
+        assert max(prove_exact(model, arrays).values()) < 2**24
+
+
+class TestFormat:
+    """FORMAT.md, sections 4.3 and 6.7."""
+
+    def test_graphs_are_described(self, nets):
+        rows = {name: sides for name, *sides in table("graph of a pass | inputs | outputs")}
+        letters = "abcdef"
+        for p, letter in enumerate(letters):
+            before = letters[p - 1]
+            mean = "mean_a" if p == 0 else f"mean_{'b, mean_d, mean_f' if p % 2 else 'c, mean_e, mean_g'}, ..."
+            for name, row in ((f"scale_{letter}", "any other scale_p" if p else "scale_a"), (f"mean_{letter}", mean)):
+                session = nets.session(name)
+                for side, values in zip(rows[row], (session.get_inputs(), session.get_outputs()), strict=True):
+                    described = re.findall(r"(\w+) \(1, \w+, \w+, \w+\)( uint8)?", side)
+                    names = [re.sub("_p$", f"_{letter}", re.sub("_q$", f"_{before}", found)) for found, _ in described]
+                    if p == len(letters) - 1 and values[0].name in ("index", "mean"):
+                        names = names[-1:]
+                    assert [value.name for value in values] == names
+                    assert [value.type == "tensor(uint8)" for value in values][-1] == bool(described[-1][1])
+
+    def test_integers_alone_pass_the_self_test(self, entry):
+        arrays = dict(np.load(entry.folder / "tables.npz"))
+        digest, hidden, features = hashlib.sha256(), None, None
+        at = lambda name: arrays[name][100].astype(np.int64)[:, None, None]
+        for scale, before in zip(scales(lively()), (None, *SMALL.passes), strict=False):
+            layers = stored_integers(entry.folder / f"{scale.name}.onnx")
+            if before is None:
+                p1, d2, p3, p4, d5, p6, p7, p8 = layers
+                x = np.clip(arrays["test_z"][0].astype(np.int64) * at("z_scale"), -255, 255)
+                x = shuffle(rescale(pointwise(x, *p1)))
+                x = rescale(pointwise(rescale(depthwise(x, *d2)), *p3))
+                x = rescale(depthwise(shuffle(rescale(pointwise(x, *p4))), *d5))
+                features = rescale(pointwise(x, *p6) + at("feature_bias"))
+                said = [features, rescale(pointwise(features, *p7))]
+            else:
+                d1, p2, p8 = layers
+                x = rescale(depthwise(arrays["test_magnitude"][0, before[1]].astype(np.int64), *d1), shift=2)
+                said = [rescale(pointwise(np.concatenate([features, hidden, x]), *p2))]
+            hidden = said[-1]
+            if scale.name == f"scale_{SMALL.passes[-1][0]}":
+                said = []
+            index = rescale(pointwise(hidden, *p8) + at(bias_of(scale)), top=63)
+            digest.update(b"".join(x.astype(np.uint8).tobytes() for x in (*said, index)))
+        assert digest.digest() == arrays["test_sha256"].tobytes()
+
+
+def stored_integers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(weight, bias) of every convolution of an exact graph."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    arrays = [onnx.numpy_helper.to_array(c).astype(np.int64) for c in graph.initializer if c.dims]
+    return list(zip(arrays[0::2], arrays[1::2], strict=True))
