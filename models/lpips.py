@@ -110,5 +110,5 @@ def load_lpips(backbone: Path) -> LPIPS:
         with np.load(backbone, allow_pickle=False) as arrays:
             return LPIPS(arrays, [linear[f"lin{depth}.model.1.weight"] for depth in range(len(TAPS))])
     except (OSError, ValueError, TypeError, BadZipFile, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(":")
         raise UsageError(f"{backbone} does not hold SqueezeNet 1.1 under torchvision's names: {reason}") from error

@@ -237,6 +237,7 @@ def train(config: TrainConfig) -> None:
     run.train()
     if run.world > 1:
         dist.barrier()
+        time.sleep(1)  # gloo's thread takes the GIL to let go of the last collective; destroying it sooner can deadlock
         dist.destroy_process_group()
 
 
