@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from string import ascii_lowercase
 
 import numpy as np
 import onnxruntime as ort
@@ -15,7 +16,6 @@ from pixa.models.registry import ModelEntry
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
-LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of the passes, in the names of graphs and vectors
 
 
 class OnnxModel:
@@ -61,7 +61,7 @@ class OnnxModel:
         memory, digest = {"z": self.arrays["test_z"].astype(np.float32)}, hashlib.sha256()
         for p, pattern in enumerate(self.passes):
             index = self.scale(p, memory, SELF_TEST_LEVEL)
-            for output in (*(memory[name] for name in self.outputs(f"scale_{LETTERS[p]}")[:-1]), index):
+            for output in (*(memory[name] for name in self.outputs(f"scale_{ascii_lowercase[p]}")[:-1]), index):
                 digest.update(output.astype(np.uint8).tobytes())
             memory["magnitude"] = self.arrays["test_magnitude"][:, pattern.any(1)].astype(np.float32)
         if digest.digest() != self.arrays["test_sha256"].tobytes():
@@ -92,14 +92,18 @@ class OnnxModel:
 
     def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
         """See `pixa.latents.Nets`."""
-        graph = f"scale_{LETTERS[p]}"
-        vectors = {"index_bias": f"index_bias_{LETTERS[p]}", "z_scale": "z_scale", "feature_bias": "feature_bias"}
+        graph = f"scale_{ascii_lowercase[p]}"
+        vectors = {
+            "index_bias": f"index_bias_{ascii_lowercase[p]}",
+            "z_scale": "z_scale",
+            "feature_bias": "feature_bias",
+        }
         known = memory | {name: self.vector(vectors[name], level) for name in self.inputs(graph) if name in vectors}
         return self.recall(graph, known, memory)
 
     def mean(self, p: int, memory: Memory) -> np.ndarray:
         """See `pixa.latents.Nets`."""
-        return self.recall(f"mean_{LETTERS[p]}", memory, memory)
+        return self.recall(f"mean_{ascii_lowercase[p]}", memory, memory)
 
     def recall(self, graph: str, known: Memory, memory: Memory) -> np.ndarray:
         """Run a graph on what is known and keep what it says; the last output is the answer and is not kept."""

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixa.models.fast import Fast
+from pixa.models.backbone import Backbone
 from pixa.models.rates import gaussian_bits, rd_lambda, z_table
 from pixa.models.restore import restore
 
@@ -29,7 +29,7 @@ RATE, HYPER_RATE = 0.03, 0.01  # of learning, in quantiser steps
 
 
 @cache
-def load(folder: Path) -> Fast:
+def load(folder: Path) -> Backbone:
     return restore(folder).eval().requires_grad_(False)
 
 
@@ -53,7 +53,7 @@ def soft_round(x: Tensor, temperature: float, generator: torch.Generator) -> Ten
     return low + torch.sigmoid((odds / temperature + torch.logit(uniform)) / temperature)
 
 
-def expected_bits(model: Fast, symbols: Tensor, scale: Tensor, table: Tensor) -> Tensor:
+def expected_bits(model: Backbone, symbols: Tensor, scale: Tensor, table: Tensor) -> Tensor:
     """Bits of symbols between two integers under the integer tables, summed, the cost of each by its share.
 
     Tables have no derivative by their index; that of the Gaussians which they began as takes its place.
