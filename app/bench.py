@@ -66,8 +66,8 @@ def mean_curve(name: str, codec: Codec, rows: Sequence[dict], metrics: Sequence[
     description = codec.description
     if processes > 1:
         description += f" (times not comparable: {processes} processes side by side)"
-    sweeps = {quality: [row for row in rows if row["quality"] == quality] for quality in codec.qualities}
-    complete = [sweep for sweep in sweeps.values() if len(sweep) == pictures]
+    sweeps = [[row for row in rows if row["quality"] == q] for q in sorted({row["quality"] for row in rows})]
+    complete = [sweep for sweep in sweeps if len(sweep) == pictures]
     results = {}
     for field in ("bpp", *metrics, "encoding_time", "decoding_time"):
         columns = [[row[field] for row in sweep] for sweep in complete]
@@ -78,6 +78,13 @@ def mean_curve(name: str, codec: Codec, rows: Sequence[dict], metrics: Sequence[
     return Curve(name, description, results, costs, trained=codec.trained)
 
 
+def spread(qualities: Sequence[float], points: int | None) -> Sequence[float]:
+    """That many of a sweep's qualities, from the lowest to the highest; all for None."""
+    if points is None or points >= len(qualities):
+        return qualities
+    return [qualities[round(i * (len(qualities) - 1) / (points - 1))] for i in range(points)]
+
+
 def run(
     paths: Iterable[Path],
     codecs: Sequence[str],
@@ -86,6 +93,7 @@ def run(
     metrics: Sequence[str] = ("psnr",),
     anchor: str = "webp",
     published: Sequence[Curve] = (),
+    points: int | None = None,
     processes: int = 1,
 ) -> Benchmark:
     """Measure, and write to `folder`: NAME.json a codec, rows.csv, bench.md, and rd-METRIC.png and .svg.
@@ -98,6 +106,7 @@ def run(
         metrics: groups of metrics, keys of `pixa.app.metrics.METRICS`.
         anchor: a codec or published curve that the table compares with.
         published: curves to add to table and plots.
+        points: qualities of every codec, spread over its sweep; None for all.
         processes: pictures measured at a time; times mean something only with 1.
 
     Raises:
@@ -108,6 +117,8 @@ def run(
         raise UsageError("the benchmark needs: pip install 'pixa[bench]'")
     if processes < 1:
         raise UsageError(f"{processes} processes cannot measure anything")
+    if points is not None and points < 2:
+        raise UsageError(f"a curve needs 2 points, not {points}")
     pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in find_pictures(paths)}
     known = {name: find_codec(name) for name in codecs}
     for name, codec in known.items():
@@ -117,14 +128,15 @@ def run(
     names = [*metric_functions(metrics)]
     if anchor not in [*(name for name in present if present[name].trained), *(curve.name for curve in published)]:
         raise UsageError(f"the anchor {anchor!r} is not among the measured and published curves")
+    sweeps = {name: spread(codec.qualities, points) for name, codec in present.items()}
     jobs = [
         Job(sha256, name, codec.version, quality, path, tuple(metrics), processes)
         for name, codec in present.items()
         for sha256, path in pictures.items()
-        for quality in codec.qualities
+        for quality in sweeps[name]
     ]
     largest = max(pictures.values(), key=lambda path: read_picture(path).size)
-    middle = {name: codec.qualities[len(codec.qualities) // 2] for name, codec in present.items()}
+    middle = {name: sweep[len(sweep) // 2] for name, sweep in sweeps.items()}
     costly = [job for job in jobs if (job.path, job.quality) == (largest, middle[job.codec])]
     folder.mkdir(parents=True, exist_ok=True)
     measurements = Measurements(folder)
@@ -163,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics", default="psnr", help=f"of {','.join(METRICS)} (default: psnr)")
     parser.add_argument("--anchor", default="webp", help="what BD-rates are against (default: webp)")
     parser.add_argument("--curves", nargs="+", type=Path, default=[], metavar="FILE", help="published curves to add")
+    parser.add_argument("--points", type=int, help="qualities of every codec, spread over its sweep (default: all)")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="pictures at a time; times count only with 1")
     arguments = parser.parse_args(argv)
     try:
@@ -173,6 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             metrics=arguments.metrics.split(","),
             anchor=arguments.anchor,
             published=[Curve.read(path) for path in arguments.curves],
+            points=arguments.points,
             processes=arguments.jobs,
         )
     except (PixaError, OSError) as error:

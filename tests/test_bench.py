@@ -86,6 +86,12 @@ def test_results_are_means_in_the_schema_of_compressai(finished):
             assert results["results"][field][index] == pytest.approx(mean)
 
 
+def test_points_are_spread_over_the_sweep(pictures, tmp_path):
+    run([pictures], ["jpeg"], tmp_path, anchor="jpeg", points=3)
+    sweep = CODECS["jpeg"].qualities
+    assert {float(row["quality"]) for row in read_rows(tmp_path)} == {sweep[0], sweep[len(sweep) // 2], sweep[-1]}
+
+
 def test_rows_hold_the_size_of_the_whole_file_and_the_quality_of_the_decoded_picture(pictures, finished):
     wanted = {"picture": "b.png", "codec": "webp", "quality": "48"}
     row = next(row for row in read_rows(finished) if wanted.items() <= row.items())
