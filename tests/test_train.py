@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 
 from pixa.datasets.pictures import Pictures
+from pixa.models.image_run import ImageConfig
 from pixa.models.registry import find_model
 from pixa.models.restore import restore
-from pixa.models.train import TrainConfig, main, train
+from pixa.models.train import main, train
 
 CROP = 64
 
@@ -121,17 +122,17 @@ class TestCrops:
 
 
 @pytest.fixture(scope="module")
-def done(folder, tmp_path_factory) -> TrainConfig:
+def done(folder, tmp_path_factory) -> ImageConfig:
     """The settings of a short run that is over."""
     out = str(tmp_path_factory.mktemp("run"))
-    config = TrainConfig((str(folder),), out, minutes=0.02, batch=2, crop=CROP, held_out=1, threads=1, warmup=2)
+    config = ImageConfig((str(folder),), out, minutes=0.02, batch=2, crop=CROP, held_out=1, threads=1, warmup=2)
     train(config)
     return config
 
 
 class TestTrainer:
     @pytest.fixture
-    def config(self, done, tmp_path) -> TrainConfig:
+    def config(self, done, tmp_path) -> ImageConfig:
         """The settings of a copy of that run, which a test may go on with."""
         return replace(done, out=str(shutil.copytree(done.out, tmp_path / "run")))
 

@@ -1,0 +1,82 @@
+"""The training of image models: rate and distortion of random crops at random quality levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixa.datasets.pictures import Pictures
+from pixa.models import checkpoint
+from pixa.models.architectures import make
+from pixa.models.backbone import Backbone
+from pixa.models.evaluate import evaluate, rd_loss
+from pixa.models.fast import Fast
+from pixa.models.grow import grow
+from pixa.models.layers import LEVELS
+from pixa.models.mlic import CONTEXTS, Mlic
+from pixa.models.rates import rd_lambda
+from pixa.models.run import Run, TrainConfig
+
+
+@dataclass
+class ImageConfig(TrainConfig):
+    """Settings of a run that trains `fast` or `mlic`.
+
+    Attributes:
+        without: contexts that `mlic` leaves out, for ablations.
+        halved: share of the crops taken at twice the size and averaged.
+        balance: the loss of a level is weighted by lambda**-balance, so that high rates do not drown low ones.
+    """
+
+    without: tuple[str, ...] = field(default=(), metadata={"choices": CONTEXTS})
+    halved: float = 0.3
+    balance: float = 0.35
+
+
+class ImageRun(Run):
+    """A run that trains `fast` or `mlic` on pictures."""
+
+    config_class = ImageConfig
+
+    def read(self) -> None:
+        config = self.config
+        self.pictures = Pictures(list(config.data), config.crop).to(self.device)
+        if len(self.pictures) <= config.held_out:
+            raise ValueError(f"{len(self.pictures)} pictures are not more than the {config.held_out} held out")
+        if self.rank == 0:
+            print(f"{len(self.pictures)} pictures, {self.pictures.skipped} skipped", flush=True)
+
+    def build(self) -> Backbone:
+        if self.config.without and self.config.model != "mlic":
+            raise ValueError(f"{self.config.model} has no context to leave out")
+        switches = dict.fromkeys(self.config.without, False)
+        model = make(self.config.model, switches, mixed="cuda" in self.device).to(self.device)
+        model.start_from_dct(self.draw(16))
+        if self.config.start and not self.path.exists():
+            self.start_from(Path(self.config.start), model)
+        return model
+
+    def start_from(self, path: Path, model: Backbone) -> None:
+        source = checkpoint.load_model(path, self.device)
+        if isinstance(source, Fast) and isinstance(model, Mlic):
+            grow(source, model, self.draw(16))
+        else:
+            checkpoint.fit(model, source.state_dict(), path)
+
+    def draw(self, count: int) -> Tensor:
+        """Crops (count, 3, crop, crop) in [0, 1]."""
+        config = self.config
+        return self.pictures.batch(count, config.crop, config.held_out, config.halved, self.generator)
+
+    def objective(self) -> Tensor:
+        config = self.config
+        x = self.draw(config.batch).contiguous(memory_format=torch.channels_last)
+        level = torch.randint(0, LEVELS, (config.batch,), generator=self.generator, device=self.device)
+        loss, _, _ = rd_loss(self.network, x, level)
+        return (loss * rd_lambda(level.float()).div(rd_lambda(LEVELS // 2)).pow(-config.balance)).mean()
+
+    def evaluate(self) -> dict:
+        return evaluate(self.model, self.pictures, self.config.held_out)
