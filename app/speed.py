@@ -23,7 +23,9 @@ COMPRESSAI_QUALITY = 4
 
 
 def find_rivals(samples: np.ndarray, pixa: PixaCodec, quality: float, models: Sequence[str]) -> list[tuple]:
-    """(name, codec, quality) of AVIF at the highest PSNR not above pixa's, and of CompressAI's models at quality 4.
+    """(name, codec, quality) of AVIF at the highest PSNR not above pixa's, and of CompressAI's models.
+
+    A model is called MODEL or MODEL@QUALITY; without a quality it is the fourth.
 
     All are limited to the threads of `pixa`.
 
@@ -39,31 +41,37 @@ def find_rivals(samples: np.ndarray, pixa: PixaCodec, quality: float, models: Se
     avif_quality, _ = search_quality(avif, samples, psnr_of, reached, range(101))
     rivals = [("AVIF speed 6", avif, avif_quality)]
     for model in models:
-        codec = find_codec(f"compressai:{model}@{COMPRESSAI_QUALITY}")
+        name = model if "@" in model else f"{model}@{COMPRESSAI_QUALITY}"
+        codec = find_codec(f"compressai:{name}")
         codec.limit_threads(pixa.threads or os.cpu_count())
-        codec.decode(codec.encode(samples, COMPRESSAI_QUALITY))
-        rivals.append((model if codec.trained else f"{model} untrained", codec, COMPRESSAI_QUALITY))
+        codec.decode(codec.encode(samples, codec.quality))
+        rivals.append((name if codec.trained else f"{name} untrained", codec, codec.quality))
     return rivals
 
 
-def compare(samples: np.ndarray, contestants: Sequence[tuple[str, Codec, float]], repetitions: int) -> str:
-    """A table of bytes, PSNR and median times, and the ratio of each contestant's times to those of the first.
+def compare(
+    samples: np.ndarray, contestants: Sequence[tuple[str, Codec, float]], repetitions: int
+) -> tuple[str, np.ndarray]:
+    """A table of bytes, PSNR and median times, and the times in milliseconds: encoding and decoding of each contestant.
 
     They take turns, so that what else the machine does falls on all. An untrained network has neither bytes nor PSNR.
     """
     turns = [[time_coding(codec, samples, quality) for _, codec, quality in contestants] for _ in range(repetitions)]
-    lines = [f"{'':30}{'bytes':>9}{'PSNR dB':>9}{'encode ms':>11}{'decode ms':>11}"]
+    lines = [f"{'':30}{'quality':>9}{'bytes':>9}{'PSNR dB':>9}{'encode ms':>11}{'decode ms':>11}"]
     times = []
     for (name, codec, quality), codings in zip(contestants, zip(*turns, strict=True), strict=True):
         times.append([1000 * median(coding[field] for coding in codings) for field in (2, 3)])
         size, psnr = f"{len(codings[0].data):,}", f"{psnr_rgb(samples, codings[0].decoded):.2f}"
         if not codec.trained:
             size = psnr = "-"
-        lines.append(f"{f'{name} q{quality:g}':30}{size:>9}{psnr:>9}{times[-1][0]:>11.1f}{times[-1][1]:>11.1f}")
-    for (name, *_), rival in zip(contestants[1:], times[1:], strict=True):
-        encoding, decoding = (other / own for own, other in zip(times[0], rival, strict=True))
-        lines.append(f"{f'{name} / {contestants[0][0]}':48}{encoding:>10.2f}x{decoding:>10.2f}x")
-    return "\n".join(lines)
+        lines.append(f"{name:30}{quality:>9g}{size:>9}{psnr:>9}{times[-1][0]:>11.1f}{times[-1][1]:>11.1f}")
+    return "\n".join(lines), np.array(times)
+
+
+def ratios(names: Sequence[str], times: np.ndarray) -> str:
+    """The times (contestants, 2) of all but the first in those of the first."""
+    pairs = zip(names[1:], times[1:] / times[0], strict=True)
+    return "\n".join(f"{f'{name} / {names[0]}':57}{e:>10.2f}x{d:>10.2f}x" for name, (e, d) in pairs)
 
 
 def memory(picture: Path, codec: PixaCodec, quality: float) -> str:
@@ -77,24 +85,31 @@ def memory(picture: Path, codec: PixaCodec, quality: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pixa.app.speed", description=__doc__)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("-q", "--quality", type=float, default=60.0, help="of pixa, 0 to 100 (default: 60)")
     parser.add_argument("-m", "--model", default="fast", help="default: fast")
     parser.add_argument("-e", "--effort", type=int, default=0, help="of pixa, 0 to 9 (default: 0)")
     parser.add_argument("-r", "--repetitions", type=int, default=9, help="default: 9")
     parser.add_argument("--threads", type=int, default=2, help="of all codecs (default: 2)")
-    parser.add_argument("--compressai", nargs="+", default=[], metavar="MODEL", help="also CompressAI's, quality 4")
+    parser.add_argument("--compressai", nargs="+", default=[], metavar="MODEL[@QUALITY]", help="also CompressAI's")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of 12 and 48 megapixels")
     arguments = parser.parse_args(argv)
     pixa = PixaCodec(arguments.model, arguments.effort, arguments.threads)
     try:
-        samples = read_picture(arguments.picture)
-        contestants = [(f"pixa {pixa.model}", pixa, arguments.quality)]
-        contestants += find_rivals(samples, pixa, arguments.quality, arguments.compressai)
-        print(f"{arguments.picture.name}, {samples.shape[1]}x{samples.shape[0]}, {arguments.threads} threads each")
-        print(compare(samples, contestants, arguments.repetitions))
+        total = 0
+        for picture in arguments.pictures:
+            samples = read_picture(picture)
+            contestants = [(f"pixa {pixa.model}", pixa, arguments.quality)]
+            contestants += find_rivals(samples, pixa, arguments.quality, arguments.compressai)
+            names = [name for name, *_ in contestants]
+            table, times = compare(samples, contestants, arguments.repetitions)
+            print(f"{picture.name}, {samples.shape[1]}x{samples.shape[0]}, {arguments.threads} threads each")
+            print(table, ratios(names, times), sep="\n", flush=True)
+            total += times
+        if len(arguments.pictures) > 1:
+            print(f"all {len(arguments.pictures)} pictures together", ratios(names, total), sep="\n")
         if arguments.memory:
-            print("\n" + memory(arguments.picture, pixa, arguments.quality))
+            print("\n" + memory(arguments.pictures[0], pixa, arguments.quality))
     except PixaError as error:
         print(f"speed: {error}", file=sys.stderr)
         return error.exit_code

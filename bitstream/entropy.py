@@ -19,13 +19,15 @@ SEED = 1  # the coder's state before the first symbol, which a decoder must end 
 
 def by_table(indexes: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """(table, positions) of a flat uint8 array for every table in use but 0, ascending, positions in order."""
-    order = np.argsort(indexes, kind="stable")
-    ends = np.cumsum(np.bincount(indexes, minlength=1))
+    coded = np.flatnonzero(indexes != 0)
+    used = indexes[coded]
+    order = coded[np.argsort(used, kind="stable")]
+    ends = np.cumsum(np.bincount(used, minlength=1))
     return [(t, order[ends[t - 1] : ends[t]]) for t in range(1, len(ends)) if ends[t] > ends[t - 1]]
 
 
 def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes:
-    """Code groups of (symbols, indexes), flat integer and uint8 arrays; symbols of table 0 must be zero."""
+    """Code groups of (symbols, indexes), flat arrays of whole numbers and of uint8; table 0 takes no symbol."""
     runs, escapes = [], bytearray()
     for symbols, indexes in groups:
         for table, positions in by_table(indexes):

@@ -102,7 +102,7 @@ def encode_tile(
     memory, groups = {"z": z}, [(z.ravel(), z_index.ravel())]
     y_hat = np.zeros_like(y)
     for p, (channels, mask) in enumerate(passes(nets, height, width)):
-        index = table_indexes(p, memory, level, nets, height, width) * mask
+        index = table_indexes(p, memory, level, nets, mask)
         mean = nets.mean(p, memory)
         residual = (y[:, channels] - mean) * gain[:, channels]
         symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
@@ -110,8 +110,8 @@ def encode_tile(
             symbols = optimise(symbols, residual, index, nets.tables)
         memory |= {"magnitude": magnitude(symbols), "y_hat": (symbols * step[:, channels] + mean) * mask}
         y_hat[:, channels] += memory["y_hat"]
-        groups.append((symbols[mask], index[mask]))
-    payload = entropy.encode([(s.astype(np.int32), i) for s, i in groups], nets.tables)
+        groups.append((symbols.ravel(), index.ravel()))
+    payload = entropy.encode(groups, nets.tables)
     return payload, y_hat[0]
 
 
@@ -132,9 +132,8 @@ class TileSymbols:
         self.y = np.zeros((1, channels, height, width), np.float32)
         self.passes = list(passes(nets, height, width))
         for p, (own, mask) in enumerate(self.passes):
-            index = table_indexes(p, self.memory, level, nets, height, width)
-            symbols = np.zeros(mask.shape, np.float32)
-            symbols[mask] = decoder.decode(index[mask])
+            index = table_indexes(p, self.memory, level, nets, mask)
+            symbols = decoder.decode(index.ravel()).reshape(index.shape).astype(np.float32)
             self.memory["magnitude"] = magnitude(symbols)
             self.y[:, own] += symbols
         decoder.finish()
@@ -155,14 +154,15 @@ class TileSymbols:
         return self.z.astype("<i2").tobytes() + self.y.astype("<i2").tobytes()
 
 
-def table_indexes(p: int, memory: Memory, level: int, nets: Nets, height: int, width: int) -> np.ndarray:
-    """Table indexes (1, C, height, width) of pass p; all that the first makes of hyper-latents is cut to the tile."""
+def table_indexes(p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray) -> np.ndarray:
+    """Table indexes of pass p, 0 outside its mask; all that the first makes of hyper-latents is cut to the tile."""
     index = nets.scale(p, memory, level)
     if p == 0:
+        height, width = mask.shape[2:]
         cut = lambda a: np.ascontiguousarray(a[:, :, :height, :width])
         index = cut(index)
         memory |= {name: cut(a) for name, a in memory.items() if name != "z"}
-    return index
+    return index * mask
 
 
 def magnitude(symbols: np.ndarray) -> np.ndarray:

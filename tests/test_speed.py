@@ -24,15 +24,27 @@ def test_avif_comes_at_about_equal_psnr(picture, capsys):
 
 
 def test_the_ratio_of_each_rival_is_that_of_the_printed_times(picture, capsys):
-    models = ["bmshj2018-factorized", "mbt2018-mean"]
+    models = ["bmshj2018-factorized@1", "mbt2018-mean"]
     assert speed.main([str(picture), "-r", "1", "--threads", "1", "--compressai", *models]) == 0
     out = capsys.readouterr().out
-    decoding = float(re.search(r"^pixa fast q60 .* ([\d.]+)$", out, re.M)[1])
-    for model in models:
-        size, psnr, _, rival = re.search(rf"^{model} untrained q4 (.*)$", out, re.M)[1].split()
-        assert (size, psnr) == ("-", "-")
-        ratio = float(re.search(rf"^{model} untrained / pixa fast .* ([\d.]+)x$", out, re.M)[1])
-        assert ratio == pytest.approx(float(rival) / decoding, rel=0.02)
+    decoding = float(re.search(r"^pixa fast .* ([\d.]+)$", out, re.M)[1])
+    for model, quality in (("bmshj2018-factorized", "1"), ("mbt2018-mean", "4")):
+        line = re.search(rf"^{model}@{quality} untrained (.*)$", out, re.M)[1].split()
+        assert line[:3] == [quality, "-", "-"]
+        ratio = float(re.search(rf"^{model}@{quality} untrained / pixa fast .* ([\d.]+)x$", out, re.M)[1])
+        assert ratio == pytest.approx(float(line[-1]) / decoding, rel=0.02)
+
+
+def test_the_times_of_several_pictures_are_added(picture, tmp_path, capsys):
+    Image.open(picture).crop((0, 0, 64, 64)).save(tmp_path / "part.png")
+    assert speed.main([str(picture), str(tmp_path / "part.png"), "-r", "1"]) == 0
+    out = capsys.readouterr().out
+    pixa, avif = (
+        sum(map(float, re.findall(rf"^{name} .* ([\d.]+) +[\d.]+$", out, re.M)))
+        for name in ("pixa fast", "AVIF speed 6")
+    )
+    together = out[out.index("all 2 pictures together") :]
+    assert float(re.search(r"([\d.]+)x", together)[1]) == pytest.approx(avif / pixa, rel=0.02)
 
 
 def test_a_model_that_compressai_does_not_have_is_refused(picture, capsys):
