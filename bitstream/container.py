@@ -25,11 +25,17 @@ class ChunkType(IntEnum):
     """Chunk types of version 1; values are never reused, and critical chunks stand in a file in ascending order."""
 
     HEAD = 0x01
+    MODEL = 0x02
     ALPHA = 0x03
     TILE = 0x04
+    VIDEO = 0x10
+    PACKET = 0x11
     ICC = 0x81
     EXIF = 0x82
     XMP = 0x83
+    TAGS = 0x85
+    INDEX = 0x90
+    AUDIO = 0x91
 
 
 class Chunk(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.headers import Head
-from pixa.errors import Corrupt, LimitExceeded
+from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput
 from pixa.models.registry import find_wire
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Decoder:
         if chunk.type != ChunkType.HEAD:
             raise Corrupt("the file does not begin with its header")
         head = Head.read(chunk.payload)
+        if head.kind:
+            raise UnsupportedInput("this is a video: open it with pixa.open_video")
         if head.width * head.height > max_pixels:
             raise LimitExceeded(f"{head.width}x{head.height} is over the limit of {max_pixels} pixels")
         return head
@@ -69,11 +71,11 @@ class Decoder:
         if kinds.count(ChunkType.TILE) < tiles:
             raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
         expected = {ChunkType.HEAD: 1, ChunkType.ALPHA: self.head.alpha, ChunkType.TILE: tiles}
-        if any(kinds.count(kind) != count for kind, count in expected.items()):
+        critical = [kind for kind in kinds if not kind & ANCILLARY]
+        if any(critical.count(kind) != expected.get(kind, 0) for kind in {*expected, *critical}):
             raise Corrupt("the file has parts that its header does not announce")
         if any(kinds.count(kind) > 1 for kind in METADATA):
             raise Corrupt("a kind of metadata stands twice in the file")
-        critical = [kind for kind in kinds if not kind & ANCILLARY]
         if critical != sorted(critical):
             raise Corrupt("the parts of the file are out of order")
 

@@ -210,6 +210,25 @@ class TestTrainer:
         assert main(["--data", *config.data, "--held-out", "1", *words]) == 1
         assert "g_a.0.bias is (7,) there and (128,) here" in capsys.readouterr().err
 
+    def test_settings_come_from_a_file_and_options_overrule_them(self, config, tmp_path):
+        (tmp_path / "run.toml").write_text(f"""
+            data = ["{config.data[0]}"]
+            out = "{tmp_path / "new"}"
+            minutes = 0.001
+            crop = {CROP}
+            held_out = 1
+            batch = 5
+            lr = 1e-4
+        """)
+        assert main(["--config", str(tmp_path / "run.toml"), "--batch", "2"]) == 0
+        stored = self.checkpoint(tmp_path / "new")["config"]
+        assert (stored["lr"], stored["batch"], stored["seed"]) == (1e-4, 2, 1)
+
+    def test_a_setting_that_the_model_does_not_have_is_refused(self, tmp_path, capsys):
+        (tmp_path / "run.toml").write_text('model = "fast"\nlearning_rate = 1e-3')
+        assert main(["--config", str(tmp_path / "run.toml")]) == 1
+        assert "run.toml: fast has no setting learning_rate" in capsys.readouterr().err
+
     def test_more_held_out_than_there_are_is_refused(self, config, tmp_path, capsys):
         assert main(["--data", *config.data, "--out", str(tmp_path), "--crop", str(CROP)]) == 1
         assert "3 pictures are not more than the 32 held out" in capsys.readouterr().err

@@ -1,0 +1,187 @@
+"""One picture through several codecs: what each makes of it, and one following the other's size or PSNR."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from threading import Lock
+
+import numpy as np
+from PIL import Image
+
+import pixa
+from pixa.app.codecs import CODECS, Codec, PixaCodec, find_codec, search_quality
+from pixa.app.measurements import time_coding
+from pixa.app.metrics import METRICS, psnr_rgb
+from pixa.errors import LimitExceeded
+
+ORIGINAL = "original"
+NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
+SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jxl": ".jxl"}
+FREE, SAME_SIZE, SAME_PSNR = LOCKS = ("free", "same size", "same PSNR")
+QUALITIES = range(101)
+SEARCH_SECONDS = 60
+KEPT_BYTES = 256 << 20
+CLOCK = Lock()  # one codec at a time, so that its times mean something
+
+
+def list_codecs() -> dict[str, str]:
+    """Names to show of the codecs that can be used here, by what `find_codec` knows them as."""
+    pixas = {name: f"pixa {name.partition(':')[2]}" for name in CODECS if name.startswith("pixa:")}
+    return pixas | {name: title for name, title in NAMES.items() if not CODECS[name].missing}
+
+
+def suffix_of(codec: str) -> str:
+    """That of the files a codec writes."""
+    return SUFFIXES.get(codec, ".pixa")
+
+
+def write_png(samples: np.ndarray) -> bytes:
+    """A PNG of (H, W, 3) or (H, W) uint8 samples: exact, and packed for speed."""
+    file = io.BytesIO()
+    Image.fromarray(samples).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+@dataclass
+class Result:
+    """One codec at one quality.
+
+    Attributes:
+        data: the file; that of the upload for the original.
+        decoded: (H, W, 3) uint8.
+        row: the fields that `pixa bench` writes, as far as they are measured.
+    """
+
+    codec: str
+    quality: float
+    data: bytes
+    decoded: np.ndarray
+    row: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data) + self.decoded.nbytes
+
+
+class Subject:
+    """A picture to compare codecs on. What was measured of it is kept while there is room.
+
+    Args:
+        name: of its file.
+        data: the whole file.
+        samples: (H, W, 3) uint8.
+    """
+
+    def __init__(self, name: str, data: bytes, samples: np.ndarray):
+        self.name, self.samples = name, samples
+        self.original = Result(ORIGINAL, 0, data, samples, self.rates(data))
+        self.results: OrderedDict[tuple[str, float], Result] = OrderedDict()
+
+    @property
+    def stem(self) -> str:
+        return PurePath(self.name).stem
+
+    def rates(self, data: bytes) -> dict[str, float]:
+        height, width = self.samples.shape[:2]
+        return {"bytes": len(data), "bpp": 8 * len(data) / (width * height)}
+
+    def result(self, codec: str, quality: float) -> Result:
+        """What a codec makes of the picture, with size, times and PSNR, each computed as in `pixa bench`.
+
+        Raises:
+            PixaError: the codec refuses; other codecs raise anything.
+        """
+        if codec == ORIGINAL:
+            return self.original
+        key = codec, quality
+        if key not in self.results:
+            with CLOCK:
+                coding = time_coding(find_codec(codec), self.samples, quality)
+            result = Result(codec, quality, coding.data, coding.decoded, self.rates(coding.data))
+            result.row |= {"encoding_time": coding.encoding_time, "decoding_time": coding.decoding_time}
+            self.results[key] = result
+            self.measure(result, "psnr")
+            while len(self.results) > 2 and sum(kept.nbytes for kept in self.results.values()) > KEPT_BYTES:
+                self.results.popitem(last=False)
+        self.results.move_to_end(key)
+        return self.results[key]
+
+    def measure(self, result: Result, group: str) -> None:
+        """Add the metrics of a group of `pixa.app.metrics.METRICS` to a row; None where one does not apply."""
+        for name, metric in METRICS[group].items():
+            if name not in result.row:
+                value = metric(self.samples, result.decoded)
+                result.row[name] = value if value is not None and math.isfinite(value) else None
+
+    def measure_all(self, results: list[Result], groups: tuple[str, ...]) -> Iterator[None]:
+        """The slow metrics one by one, so that a reader of what is ready can stop between two."""
+        for group in groups:
+            for result in results:
+                if result.codec != ORIGINAL and any(name not in result.row for name in METRICS[group]):
+                    self.measure(result, group)
+                    yield
+
+    def follow(self, leader: Result, codec: str, lock: str) -> int:
+        """The quality at which `codec` takes at most the leader's bytes, or has at least its PSNR.
+
+        The ends of the range where that cannot be met.
+
+        Raises:
+            LimitExceeded: the search took longer than `SEARCH_SECONDS`.
+        """
+        program = find_codec(codec)
+        if lock == SAME_SIZE:
+            return self.within_size(program, leader.row["bytes"])
+        return self.at_least(program, leader.row.get("psnr-rgb"))
+
+    def within_size(self, codec: Codec, size: int) -> int:
+        if isinstance(codec, PixaCodec):
+            data = pixa.encode(self.samples, target_size=size, model=codec.model, effort=codec.effort)
+            return math.floor(pixa.info(data)["quality"])
+        return search_quality(codec, self.samples, Deadline(len), size, QUALITIES)[0]
+
+    def at_least(self, codec: Codec, psnr: float | None) -> int:
+        if psnr is None:  # nothing is lost
+            return QUALITIES[-1]
+        if isinstance(codec, PixaCodec):
+            data = pixa.encode(self.samples, psnr=psnr, model=codec.model, effort=codec.effort)
+            return math.ceil(pixa.info(data)["quality"])
+        measure = Deadline(lambda data: -1.0 if data is None else psnr_rgb(self.samples, codec.decode(data)))
+        quality, data = search_quality(codec, self.samples, measure, psnr, QUALITIES)
+        return quality if measure(data) >= psnr else min(quality + 1, QUALITIES[-1])
+
+
+class Deadline:
+    """A measure that refuses to be taken after `SEARCH_SECONDS`."""
+
+    def __init__(self, measure):
+        self.measure, self.end = measure, time.monotonic() + SEARCH_SECONDS
+
+    def __call__(self, data: bytes) -> float:
+        if time.monotonic() > self.end:
+            raise LimitExceeded(f"the search took longer than {SEARCH_SECONDS} seconds: unlock the two sides")
+        return self.measure(data)
+
+
+def compare(
+    subject: Subject, left: tuple[str, float], right: tuple[str, float], lock: str = FREE, leader: int = 1
+) -> tuple[Result, Result]:
+    """Both sides; under a lock the one that does not lead takes the quality that follows the other's size or PSNR.
+
+    Args:
+        left, right: codec and quality.
+        leader: 0 left, 1 right; the original can only lead.
+    """
+    sides = [left, right]
+    if ORIGINAL in (left[0], right[0]):
+        leader = 0 if left[0] == ORIGINAL else 1
+    if lock != FREE and sides[leader][0] != ORIGINAL:
+        codec = sides[1 - leader][0]
+        sides[1 - leader] = codec, subject.follow(subject.result(*sides[leader]), codec, lock)
+    return subject.result(*sides[0]), subject.result(*sides[1])
