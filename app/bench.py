@@ -30,6 +30,8 @@ more codecs:
 The metric lpips needs the package lpips, and in PIXA_LPIPS_BACKBONE the path of an .npz with the weights of
 SqueezeNet 1.1 under torchvision's names.
 
+With --video, clips in the place of pictures: see `pixa bench --video --help`.
+
 example: pixa bench kodak/ -o results --codecs pixa:fast,webp,avif --metrics psnr,ms-ssim -j 2
 """
 
@@ -163,6 +165,14 @@ def run(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if "--video" in argv:
+        try:
+            from pixa.app.video_bench import main as main_of_videos
+        except ImportError as error:
+            print(f"pixa bench: videos need PyAV ({error}): pip install 'pixa[bench,video]'", file=sys.stderr)
+            return 1
+        return main_of_videos(argv)
     parser = argparse.ArgumentParser(
         prog="pixa bench",
         description="Measure codecs on pictures: tables with BD-rates, plots, and results in CompressAI's schema.",

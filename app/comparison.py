@@ -6,8 +6,9 @@ import io
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
 from threading import Lock
 
@@ -41,6 +42,11 @@ def suffix_of(codec: str) -> str:
     return SUFFIXES.get(codec, ".pixa")
 
 
+def finite(value: float | None) -> float | None:
+    """None for what JSON and curves cannot hold."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 def write_png(samples: np.ndarray) -> bytes:
     """A PNG of (H, W, 3) or (H, W) uint8 samples: exact, and packed for speed."""
     file = io.BytesIO()
@@ -64,9 +70,14 @@ class Result:
     decoded: np.ndarray
     row: dict[str, float | None] = field(default_factory=dict)
 
+    @cached_property
+    def png(self) -> bytes:
+        """The decoded picture, exact."""
+        return write_png(self.decoded)
+
     @property
     def nbytes(self) -> int:
-        return len(self.data) + self.decoded.nbytes
+        return len(self.data) + 2 * self.decoded.nbytes  # a PNG is no larger
 
 
 class Subject:
@@ -76,12 +87,16 @@ class Subject:
         name: of its file.
         data: the whole file.
         samples: (H, W, 3) uint8.
+
+    Attributes:
+        shown: the two sides that were compared last.
     """
 
     def __init__(self, name: str, data: bytes, samples: np.ndarray):
         self.name, self.samples = name, samples
         self.original = Result(ORIGINAL, 0, data, samples, self.rates(data))
         self.results: OrderedDict[tuple[str, float], Result] = OrderedDict()
+        self.shown = self.original, self.original
 
     @property
     def stem(self) -> str:
@@ -105,8 +120,8 @@ class Subject:
                 coding = time_coding(find_codec(codec), self.samples, quality)
             result = Result(codec, quality, coding.data, coding.decoded, self.rates(coding.data))
             result.row |= {"encoding_time": coding.encoding_time, "decoding_time": coding.decoding_time}
+            result.row["psnr-rgb"] = finite(psnr_rgb(self.samples, coding.decoded))
             self.results[key] = result
-            self.measure(result, "psnr")
             while len(self.results) > 2 and sum(kept.nbytes for kept in self.results.values()) > KEPT_BYTES:
                 self.results.popitem(last=False)
         self.results.move_to_end(key)
@@ -116,16 +131,21 @@ class Subject:
         """Add the metrics of a group of `pixa.app.metrics.METRICS` to a row; None where one does not apply."""
         for name, metric in METRICS[group].items():
             if name not in result.row:
-                value = metric(self.samples, result.decoded)
-                result.row[name] = value if value is not None and math.isfinite(value) else None
+                result.row[name] = finite(metric(self.samples, result.decoded))
 
-    def measure_all(self, results: list[Result], groups: tuple[str, ...]) -> Iterator[None]:
-        """The slow metrics one by one, so that a reader of what is ready can stop between two."""
+    def leave(self) -> None:
+        """Show nothing any more, so that nobody measures for those who look at another picture."""
+        self.shown = self.original, self.original
+
+    def measure_shown(self, groups: tuple[str, ...]) -> Iterator[tuple[Result, Result]]:
+        """The two sides after each of their slow metrics, until others are shown."""
+        shown = self.shown
         for group in groups:
-            for result in results:
-                if result.codec != ORIGINAL and any(name not in result.row for name in METRICS[group]):
+            for result in shown:
+                if result.codec != ORIGINAL and self.shown is shown:
                     self.measure(result, group)
-                    yield
+                    if self.shown is shown:
+                        yield shown
 
     def follow(self, leader: Result, codec: str, lock: str) -> int:
         """The quality at which `codec` takes at most the leader's bytes, or has at least its PSNR.
@@ -152,7 +172,7 @@ class Subject:
         if isinstance(codec, PixaCodec):
             data = pixa.encode(self.samples, psnr=psnr, model=codec.model, effort=codec.effort)
             return math.ceil(pixa.info(data)["quality"])
-        measure = Deadline(lambda data: -1.0 if data is None else psnr_rgb(self.samples, codec.decode(data)))
+        measure = Deadline(lambda data: psnr_rgb(self.samples, codec.decode(data)))
         quality, data = search_quality(codec, self.samples, measure, psnr, QUALITIES)
         return quality if measure(data) >= psnr else min(quality + 1, QUALITIES[-1])
 
@@ -160,7 +180,7 @@ class Subject:
 class Deadline:
     """A measure that refuses to be taken after `SEARCH_SECONDS`."""
 
-    def __init__(self, measure):
+    def __init__(self, measure: Callable[[bytes], float]):
         self.measure, self.end = measure, time.monotonic() + SEARCH_SECONDS
 
     def __call__(self, data: bytes) -> float:
@@ -184,4 +204,5 @@ def compare(
     if lock != FREE and sides[leader][0] != ORIGINAL:
         codec = sides[1 - leader][0]
         sides[1 - leader] = codec, subject.follow(subject.result(*sides[leader]), codec, lock)
-    return subject.result(*sides[0]), subject.result(*sides[1])
+    subject.shown = subject.result(*sides[0]), subject.result(*sides[1])
+    return subject.shown

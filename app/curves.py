@@ -11,7 +11,7 @@ import numpy as np
 
 from pixa.errors import UsageError
 
-DISTANCES = {"ms-ssim-rgb": lambda value: 1 - value, "lpips": lambda value: value}
+DISTANCES = {"ms-ssim-rgb": lambda x: 1 - x, "ms-ssim-y": lambda x: 1 - x, "lpips": lambda x: x}
 SMALLEST_DISTANCE = 1e-10
 Points = tuple[np.ndarray, np.ndarray]
 

@@ -14,6 +14,9 @@ TITLES = {
     "ms-ssim-rgb": ("MS-SSIM RGB", "dB"),
     "ssimulacra2": ("SSIMULACRA 2", "points"),
     "lpips": ("LPIPS SqueezeNet", "dB below 1"),
+    "psnr-yuv": ("PSNR YUV 6:1:1", "dB"),
+    "ms-ssim-y": ("MS-SSIM Y", "dB"),
+    "xpsnr-yuv": ("XPSNR YUV 6:1:1", "dB"),
 }
 COSTS = {
     "encoding_time": ("encode s", ".3f"),

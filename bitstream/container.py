@@ -111,9 +111,44 @@ def read_file(data: bytes) -> Iterator[Chunk]:
     offset = len(PREFIX)
     while offset < len(data):
         chunk, offset = read_chunk(data, offset)
-        if not chunk.type & ANCILLARY and chunk.type not in ChunkType._value2member_map_:
-            raise UnsupportedVersion(f"critical chunk 0x{chunk.type:02x} is unknown: a newer pixa wrote this file")
-        yield chunk
+        yield known(chunk)
+
+
+def known(chunk: Chunk) -> Chunk:
+    """The chunk, if it can be read or skipped.
+
+    Raises:
+        UnsupportedVersion: a critical chunk of unknown type.
+    """
+    if not chunk.type & ANCILLARY and chunk.type not in ChunkType._value2member_map_:
+        raise UnsupportedVersion(f"critical chunk 0x{chunk.type:02x} is unknown: a newer pixa wrote this file")
+    return chunk
+
+
+def salvage(data: bytes) -> Iterator[Chunk]:
+    """As `read_file`, but a damaged TILE has an empty payload, other damaged chunks are left out, and the file ends
+    where it is cut or what comes next is no chunk.
+
+    Raises:
+        NotPixa, UnsupportedVersion, Corrupt: magic, version and unknown chunks, as `read_file`.
+    """
+    check_prefix(data)
+    offset = len(PREFIX)
+    while offset < len(data):
+        try:
+            chunk, offset = read_chunk(data, offset)
+        except Corrupt:
+            try:
+                length, start = read_varint(data, offset + 1)
+            except Corrupt:
+                return
+            kind, offset = data[offset], start + length + 4
+            if offset > len(data) or kind not in ChunkType._value2member_map_:
+                return
+            if kind != ChunkType.TILE:
+                continue
+            chunk = Chunk(kind, b"")
+        yield known(chunk)
 
 
 def check_prefix(data: bytes) -> None:

@@ -7,6 +7,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
 from pixa.bitstream.container import (
@@ -133,7 +134,7 @@ class Index:
             raise Corrupt("the index does not have its size")
         frames, end = cls.HEADER.unpack_from(payload)
         keys = [KeyFrame(*entry) for entry in cls.ENTRY.iter_unpack(entries)]
-        for before, key in zip(keys, keys[1:], strict=False):
+        for before, key in pairwise(keys):
             if not all(one < other for one, other in zip(before, key, strict=True)):
                 raise Corrupt("the index is out of order")
         if not keys or keys[0].number or frames <= keys[-1].number or end < keys[-1].pts:

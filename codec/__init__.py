@@ -1,7 +1,10 @@
-"""pixa: a neural image codec whose files decode to the same symbols on every machine.
+"""pixa: a neural image and video codec whose files decode to the same symbols on every machine.
 
 >>> data = pixa.encode(image, quality=60)
 >>> array = pixa.decode(data)
+>>> with pixa.open_video("clip.pixa") as video:
+...     for frame in video.seek(12.5):
+...         ...
 """
 
 from __future__ import annotations
@@ -12,10 +15,26 @@ from pixa import errors
 from pixa.decoder import Decoder
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from typing import BinaryIO
+
     import numpy as np
     from PIL import Image
 
-__all__ = ["Decoder", "decode", "encode", "errors", "info", "open_image", "register_pillow"]
+    from pixa.video_reader import Video
+
+__all__ = [
+    "Decoder",
+    "decode",
+    "encode",
+    "errors",
+    "info",
+    "open_image",
+    "open_video",
+    "register_pillow",
+    "write_video",
+]
 __version__ = "0.1.0"
 
 
@@ -82,12 +101,58 @@ def open_image(data: bytes, *, jobs: int = 0) -> Image.Image:
 
 
 def info(data: bytes) -> dict:
-    """What the headers of a file say; loads no model.
+    """What the headers of a file say, a picture or a video; loads no model.
 
     Raises:
         NotPixa, UnsupportedVersion, Corrupt, LimitExceeded: from `pixa.errors`.
     """
+    from pixa.bitstream.packets import is_video
+
+    if is_video(data):
+        from io import BytesIO
+
+        from pixa.video_file import VideoFile
+
+        return VideoFile(BytesIO(data)).info()
     return Decoder(data).info()
+
+
+def open_video(source: str | os.PathLike | BinaryIO, *, jobs: int = 0, keep_going: bool = False) -> Video:
+    """A video file to read frames from, as arrays (H, W, 3) uint8; see `pixa.video_reader.Video`.
+
+    Args:
+        source: a path, or a seekable binary file.
+        jobs: threads, 0 for all cores.
+        keep_going: play damaged and cut files; a lost frame repeats the one before it.
+
+    Raises:
+        NotPixa, UnsupportedVersion, Corrupt, LimitExceeded, UnsupportedInput: from `pixa.errors`.
+    """
+    from pixa.video_reader import Video
+
+    return Video(source, jobs=jobs, keep_going=keep_going)
+
+
+def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], **settings) -> None:
+    """Write frames (H, W, 3) uint8 to a video file, whole or not at all.
+
+    `pixa.video_writer.VideoWriter` takes frames one by one, with times of their own, and copied audio.
+
+    Args:
+        settings: of `VideoWriter`: fps, quality or bitrate, model, keyint, tags, effort, jobs.
+
+    Raises:
+        UnsupportedInput, UsageError, ModelMissing, LimitExceeded: from `pixa.errors`.
+    """
+    from pixa.files import write_whole
+    from pixa.video_writer import VideoWriter
+
+    def write(file: BinaryIO) -> None:
+        with VideoWriter(file, **settings) as writer:
+            for samples in frames:
+                writer.write(samples)
+
+    write_whole(path, write)
 
 
 def register_pillow() -> None:

@@ -9,6 +9,7 @@ from string import ascii_lowercase
 import numpy as np
 import onnxruntime as ort
 
+from pixa import latents, tokens
 from pixa.bitstream.tables import Tables
 from pixa.errors import ModelMissing
 from pixa.latents import Memory
@@ -29,9 +30,14 @@ class OnnxModel:
         threads: threads of onnxruntime, 0 for all cores.
         optimise: let onnxruntime rewrite the graphs.
 
+    Attributes:
+        coder: the module that codes a tile.
+
     Raises:
         ModelMissing: a file is missing or altered, or the self-test fails.
     """
+
+    coder = latents
 
     def __init__(self, entry: ModelEntry, threads: int = 0, optimise: bool = True):
         self.entry = entry
@@ -48,17 +54,27 @@ class OnnxModel:
         check_files(entry)
         with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
             self.arrays = dict(arrays)
+        self.prepare()
+        self.self_test()
+
+    def prepare(self) -> None:
+        """Make what the coder needs of the arrays."""
         self.tables = Tables(self.arrays["limits"], self.arrays["frequencies"])
         self.passes = self.arrays["passes"].astype(bool)
-        self.self_test()
 
     @property
     def channels(self) -> int:
         """Latent channels M."""
         return self.arrays["gain"].shape[1]
 
+    @property
+    def rebuilt_channels(self) -> int:
+        """Channels of y_hat."""
+        return self.channels
+
     def self_test(self) -> None:
-        memory, digest = {"z": self.arrays["test_z"].astype(np.float32)}, hashlib.sha256()
+        digest, given = hashlib.sha256(), ("z", "past_1", "past_2")
+        memory = {n: self.arrays[f"test_{n}"].astype(np.float32) for n in given if f"test_{n}" in self.arrays}
         for p, pattern in enumerate(self.passes):
             index = self.scale(p, memory, SELF_TEST_LEVEL)
             for output in (*(memory[name] for name in self.outputs(f"scale_{ascii_lowercase[p]}")[:-1]), index):
@@ -90,6 +106,10 @@ class OnnxModel:
     def hyper(self, y: np.ndarray) -> np.ndarray:
         return self.run("hyper", y=y)[0]
 
+    def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
+        """See `pixa.inter.Predictor`."""
+        return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
+
     def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
         """See `pixa.latents.Nets`."""
         graph = f"scale_{ascii_lowercase[p]}"
@@ -112,6 +132,48 @@ class OnnxModel:
         return answer
 
 
+class TokenModel(OnnxModel):
+    """A model of tokens; see `pixa.tokens`.
+
+    Attributes:
+        integers: what arithmetic the entropy model is done in.
+    """
+
+    coder = tokens
+    integers = np.float32
+
+    def prepare(self) -> None:
+        self.prior = tokens.Prior(self)
+
+    @property
+    def channels(self) -> int:
+        """Dimensions d of a code."""
+        return self.arrays["codes"].shape[2]
+
+    @property
+    def rebuilt_channels(self) -> int:
+        return self.channels + 3
+
+    def self_test(self) -> None:
+        digest, symbols = hashlib.sha256(), self.arrays["test_symbols"]
+
+        def take(grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool) -> np.ndarray:
+            digest.update(rates.astype("<u4").tobytes())
+            return symbols[int(member), grid, rows, columns].astype(np.int64)
+
+        for nested in (False, True):
+            self.prior.walk(self.arrays["test_map"], nested, take)
+        if digest.digest() != self.arrays["test_sha256"].tobytes():
+            raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
+
+    def synthesis(self, y_hat: np.ndarray, level: int) -> np.ndarray:
+        """y_hat (d + 3, h, w), sides even -> (8h, 8w, 3) uint8."""
+        return self.run("synthesis", y_hat=y_hat[None])[0][0]
+
+
+KINDS = {"latents": OnnxModel, "tokens": TokenModel}
+
+
 def check_files(entry: ModelEntry) -> None:
     """Compare the decoder's files with the hash that names them.
 
@@ -131,4 +193,4 @@ def check_files(entry: ModelEntry) -> None:
 @cache
 def load_model(entry: ModelEntry, threads: int = 0) -> OnnxModel:
     """A loaded model, kept for the life of the process."""
-    return OnnxModel(entry, threads)
+    return KINDS[entry.coding](entry, threads)

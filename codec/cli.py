@@ -28,7 +28,8 @@ class Program(NamedTuple):
 
 
 PROGRAMS = {
-    "bench": Program("pixa.app.bench", "bench", "measure codecs on pictures"),
+    "bench": Program("pixa.app.bench", "bench", "measure codecs on pictures, or with --video on clips"),
+    "demo": Program("pixa.app.page.program", "app", "serve a page that compares codecs on pictures of your own"),
     "train": Program("pixa.models.train", "train", "train a model"),
 }
 
@@ -41,6 +42,8 @@ examples:
   pixa decode photo.pixa -o photo.png
   pixa decode - --format webp < photo.pixa > photo.webp
   pixa info photo.pixa
+  pixa encode clip.mp4                          clip.pixa, the audio copied
+  pixa decode clip.pixa -o clip.mkv
 
 exit codes:
   0 ok   1 error   2 usage   3 no pixa file, or of a newer version   4 damaged file
@@ -50,17 +53,23 @@ ENCODE = """\
 examples:
   pixa encode photo.jpg -q 75
   pixa encode *.png --output-dir packed --bpp 0.5
-  cat photo.png | pixa encode - -o photo.pixa
+  pixa encode clip.mp4 --bitrate 800K --start 10 --duration 5
+  ffmpeg -i clip.mp4 -f yuv4mpegpipe - | pixa encode - -o clip.pixa
 """
 DECODE = """\
 examples:
   pixa decode photo.pixa                        photo.png, beside it
   pixa decode photo.pixa -o photo.jpg
   pixa decode -r packed --output-dir pictures --format webp
+  pixa decode clip.pixa -o clip.mp4             H.264 at CRF 12; .mkv is FFV1 and exact; .y4m
+  pixa decode clip.pixa -o frames/%05d.png
+  pixa decode clip.pixa -o still.png --start 12.5 --limit 1
+  pixa decode clip.pixa -o - | ffplay -
 """
 VERIFY = """\
 Decodes every symbol and says ok, or what is wrong. --json adds SHA-256 hashes: symbols_sha256 is the same on every
-machine; pixels_sha256 is that of the samples row by row and may differ between machines by rounding.
+machine; pixels_sha256 is that of the samples row by row and may differ between machines by rounding. Of a video, both
+go frame by frame, and the copied audio is checked, too.
 """
 
 
@@ -116,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `pixa`; the command to run is in the `run` of what it returns."""
     parser = argparse.ArgumentParser(
         prog="pixa",
-        description="Neural image codec: pictures to small .pixa files and back.",
+        description="Neural image and video codec: pictures and clips to small .pixa files and back.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -129,28 +138,35 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    encode = add("encode", commands.encode, "pictures to .pixa files", epilog=ENCODE)
-    add_inputs(encode, "pictures")
+    encode = add("encode", commands.encode, "pictures and videos to .pixa files", epilog=ENCODE)
+    add_inputs(encode, "pictures and videos")
     rate = encode.add_mutually_exclusive_group()
-    rate.add_argument("-q", "--quality", type=number(0, 100), default=60.0, help="0 smallest to 100 best (60)")
+    rate.add_argument("-q", "--quality", type=number(0, 100), help="0 smallest to 100 best (60)")
     rate.add_argument("--bpp", type=number(0, above=True), help="best quality within so many bits a pixel")
     rate.add_argument("--target-size", type=byte_count, metavar="SIZE", help="best quality within 20000, 20K, 20KiB")
     rate.add_argument("--psnr", type=number(0, above=True), metavar="DB", help="smallest file of at least this PSNR")
-    encode.add_argument("-m", "--model", default="fast", help="see `pixa models` (fast)")
+    rate.add_argument("--bitrate", type=byte_count, metavar="RATE", help="bits a second of a video's frames: 800K, 2M")
+    encode.add_argument("-m", "--model", help="see `pixa models` (by the kind of input)")
     encode.add_argument("-e", "--effort", type=whole(0, 9), default=0, help="0 to 9, time spent on fewer bits (0)")
     encode.add_argument(
         "--metadata", type=metadata_kinds, default="all", metavar="KINDS", help="all, none or of icc,exif,xmp (all)"
     )
+    clip = encode.add_argument_group("videos")
+    clip.add_argument("--keyint", type=whole(1, 65535), default=64, metavar="N", help="frames from key to key (64)")
+    add_span(clip)
     add_outputs(encode)
     add_jobs(encode)
     add_messages(encode, bar=True)
 
-    decode = add("decode", commands.decode, ".pixa files to pictures", epilog=DECODE)
+    decode = add("decode", commands.decode, ".pixa files to pictures and videos", epilog=DECODE)
     add_inputs(decode, ".pixa files")
-    decode.add_argument("--format", help="png, jpg, webp, avif, tiff, bmp or ppm (the suffix of -o, else png)")
+    formats = "png, jpg, webp, avif, tiff, bmp or ppm; mp4, mov, mkv or y4m (the suffix of -o, else png or mp4)"
+    decode.add_argument("--format", help=formats)
     decode.add_argument(
         "--size-limit", type=whole(1), default=MAX_PIXELS, metavar="PIXELS", help=f"refuse larger ({MAX_PIXELS})"
     )
+    decode.add_argument("--keep-going", action="store_true", help="show what is whole of a damaged or cut file")
+    add_span(decode.add_argument_group("videos"))
     add_outputs(decode)
     add_jobs(decode)
     add_messages(decode, bar=True)
@@ -180,6 +196,13 @@ def add_outputs(command: argparse.ArgumentParser) -> None:
     place.add_argument("-o", "--output", metavar="OUT", help="result of one input, - for standard output")
     place.add_argument("--output-dir", metavar="DIR", help="folder of the results; folders are mirrored in it")
     command.add_argument("-f", "--force", action="store_true", help="replace files that exist")
+
+
+def add_span(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--start", type=number(0), default=0.0, metavar="S", help="seconds to leave out at the start")
+    group.add_argument("--duration", type=number(0, above=True), metavar="S", help="seconds to take at most")
+    group.add_argument("--limit", type=whole(1), metavar="N", help="frames to take at most")
+    group.add_argument("--audio", choices=("copy", "none"), default="copy", help="copy or none (copy)")
 
 
 def add_jobs(command: argparse.ArgumentParser) -> None:

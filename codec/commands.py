@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 from pixa.bitstream.container import PREFIX, check_prefix
 from pixa.console import Console
@@ -44,21 +45,34 @@ def encode(args: Namespace, console: Console) -> int:
     from pixa.image import encode_picture
     from pixa.io_image import SUFFIXES, load
     from pixa.rate import encode_to_target
+    from pixa.video_commands import VIDEO_SUFFIXES, encode_video, opened_input
 
-    settings = {"model": args.model, "effort": args.effort, "jobs": args.jobs}
+    settings = {"model": args.model or "fast", "effort": args.effort, "jobs": args.jobs}
     targets = {"bpp": args.bpp, "target_size": args.target_size, "psnr": args.psnr}
     target = {name: value for name, value in targets.items() if value is not None}
 
     def work(job: Job) -> None:
         check_target(job, args.force)
+        with opened_input(job.source) as (file, video):
+            if video:
+                make_folder(job, args)
+                encode_video(file, job, args, console)
+            else:
+                encode_one(file, job)
+
+    def encode_one(file: BinaryIO, job: Job) -> None:
+        if args.bitrate is not None:
+            raise UsageError("--bitrate is for videos: use --bpp or --target-size")
         start = time.monotonic()
-        picture = load(sys.stdin.buffer if job.source == STANDARD else job.source)
+        picture = load(file)
         picture.metadata = {name: value for name, value in picture.metadata.items() if name in args.metadata}
         progress = console.progress(job.source)
         if target:
             data = encode_to_target(picture, **target, **settings, progress=progress)
         else:
-            data = encode_picture(picture, args.quality, **settings, progress=progress)
+            data = encode_picture(
+                picture, 60.0 if args.quality is None else args.quality, **settings, progress=progress
+            )
         if job.target == STANDARD:
             sys.stdout.buffer.write(data)
         else:
@@ -73,22 +87,33 @@ def encode(args: Namespace, console: Console) -> int:
         text = f"{job.source} -> {job.target}: {len(data)} bytes, {facts['bpp']:.3f} bpp, quality {facts['quality']:g}"
         console.note(record, text + (f", {facts['model']}, {record['seconds']} s" if args.verbose else ""))
 
-    return run_each(console, plan_jobs(args, SUFFIX, SUFFIXES), work)
+    return run_each(console, plan_jobs(args, SUFFIX, SUFFIXES | VIDEO_SUFFIXES), work)
 
 
 def decode(args: Namespace, console: Console) -> int:
     from pixa.io_image import output_format, save
+    from pixa.video_commands import RESULTS, decode_video, opened
 
-    if args.format is not None:
-        output_format(args.format)
-    elif args.output not in (None, STANDARD):
-        output_format(Path(args.output).suffix)
+    suffix = args.format or (Path(args.output).suffix if args.output not in (None, STANDARD) else None)
+    if suffix is not None and f".{suffix.removeprefix('.').lower()}" not in RESULTS:
+        output_format(suffix)
 
     def work(job: Job) -> None:
+        with opened(job.source) as (file, video):
+            if video:
+                job = job if args.output or args.format else Job(job.source, with_suffix(job.target, ".mp4"))
+                make_folder(job, args)
+                decode_video(file, job, args, console)
+            else:
+                decode_one(file, job)
+
+    def decode_one(file: BinaryIO, job: Job) -> None:
         start = time.monotonic()
-        decoder = Decoder(read_file(job.source), max_pixels=args.size_limit, jobs=args.jobs)
+        decoder = Decoder(read_whole(file), max_pixels=args.size_limit, jobs=args.jobs, keep_going=args.keep_going)
         check_target(job, args.force)
         picture = decoder.picture(console.progress(job.source))
+        if decoder.lost:
+            console.warning(job.source, f"{len(decoder.lost)} of {len(decoder.tiles)} tiles are lost and guessed")
         if job.target == STANDARD:
             save(picture, sys.stdout.buffer, args.format or "png")
         else:
@@ -96,6 +121,7 @@ def decode(args: Namespace, console: Console) -> int:
             save(picture, job.target, args.format)
         record = {"input": job.source, "output": job.target}
         record |= {"width": picture.width, "height": picture.height, "channels": decoder.channels}
+        record |= {"damaged": decoder.lost} if args.keep_going else {}
         record["seconds"] = round(time.monotonic() - start, 3)
         text = f"{job.source} -> {job.target}: {picture.width}x{picture.height}, {COLOURS[decoder.channels]}"
         console.note(record, text + (f", {decoder.model}, {record['seconds']} s" if args.verbose else ""))
@@ -104,24 +130,42 @@ def decode(args: Namespace, console: Console) -> int:
 
 
 def info(args: Namespace, console: Console) -> int:
+    from pixa.video_commands import describe_video, opened
+    from pixa.video_file import VideoFile
+
     def work(job: Job) -> None:
-        facts = Decoder(read_file(job.source)).info()
-        console.result({"input": job.source, **facts}, describe(job.source, facts))
+        with opened(job.source) as (file, video):
+            facts = VideoFile(file).info() if video else Decoder(read_whole(file)).info()
+        console.result({"input": job.source, **facts}, (describe_video if video else describe)(job.source, facts))
 
     return run_each(console, reading_jobs(args), work)
 
 
 def verify(args: Namespace, console: Console) -> int:
-    def work(job: Job) -> None:
-        decoder = Decoder(read_file(job.source), jobs=args.jobs)
-        record = {"input": job.source, "symbols_sha256": decoder.symbols_sha256(console.progress(job.source))}
-        if console.as_json:
-            from hashlib import sha256
+    from pixa.video_commands import opened, verify_video
 
-            record["pixels_sha256"] = sha256(decoder.picture().samples).hexdigest()
-        console.result(record, f"{job.source}: ok")
+    def work(job: Job) -> None:
+        with opened(job.source) as (file, video):
+            verify_one = verify_video if video else verify_picture
+            hashes = verify_one(file, args, console.progress(job.source), console.as_json)
+        console.result({"input": job.source, **hashes}, f"{job.source}: ok")
 
     return run_each(console, reading_jobs(args), work)
+
+
+def verify_picture(file: BinaryIO, args: Namespace, progress: Callable[[int, int], None] | None, pixels: bool) -> dict:
+    """SHA-256 of the symbols and, if asked for, of the samples.
+
+    Raises:
+        PixaError: what is wrong with the file.
+    """
+    from hashlib import sha256
+
+    decoder = Decoder(read_whole(file), jobs=args.jobs)
+    record = {"symbols_sha256": decoder.symbols_sha256(progress)}
+    if pixels:
+        record["pixels_sha256"] = sha256(decoder.picture().samples).hexdigest()
+    return record
 
 
 def models(args: Namespace, console: Console) -> int:
@@ -168,19 +212,19 @@ def make_folder(job: Job, args: Namespace) -> None:
             raise PixaError(f"cannot write {job.target}: {error.strerror}") from error
 
 
-def read_file(source: str) -> bytes:
-    """A pixa file, or standard input; anything else is refused by its first bytes.
+def with_suffix(target: str, suffix: str) -> str:
+    return target if target == STANDARD else str(Path(target).with_suffix(suffix))
+
+
+def read_whole(file: BinaryIO) -> bytes:
+    """A pixa file; anything else is refused by its first bytes.
 
     Raises:
         NotPixa, UnsupportedVersion, Corrupt: as `container.check_prefix`.
-        OSError: the file cannot be read.
     """
-    if source == STANDARD:
-        return sys.stdin.buffer.read()
-    with open(source, "rb") as file:
-        prefix = file.read(len(PREFIX))
-        check_prefix(prefix)
-        return prefix + file.read()
+    prefix = file.read(len(PREFIX))
+    check_prefix(prefix)
+    return prefix + file.read()
 
 
 def describe(source: str, facts: dict) -> str:

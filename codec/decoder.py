@@ -6,7 +6,7 @@ import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file
+from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file, salvage
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.headers import Head
 from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput
@@ -28,25 +28,30 @@ class Decoder:
         data: the whole file.
         max_pixels: larger pictures are refused before memory is taken for them.
         jobs: threads, 0 for all cores.
+        keep_going: take damaged and missing tiles for lost instead of refusing the file.
 
     Attributes:
         width, height: pixels.
         channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
         quality: 0 to 100.
         metadata: any of "icc", "exif", "xmp" -> bytes.
+        lost: numbers of the tiles that `picture` had to guess, in ascending order.
 
     Raises:
         NotPixa, UnsupportedVersion, Corrupt, LimitExceeded: by name what is wrong with the data.
     """
 
-    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS, jobs: int = 0):
+    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS, jobs: int = 0, keep_going: bool = False):
         self.jobs, self.size, self.chunks = jobs, len(data), []
-        for chunk in read_file(data):
+        self.keep_going, self.lost = keep_going, []
+        for chunk in salvage(data) if keep_going else read_file(data):
             self.chunks.append(chunk)
             if len(self.chunks) == 1:
                 self.head = self.read_head(chunk, max_pixels)
         if not self.chunks:
             raise Corrupt("the file ends before its header")
+        if keep_going:
+            self.chunks += [Chunk(ChunkType.TILE, b"")] * (self.tiles_announced - len(self.tiles))
         self.check_order()
         self.width, self.height, self.quality = self.head.width, self.head.height, self.head.level / 2
         self.channels = 1 + 2 * self.head.colour + self.head.alpha
@@ -65,9 +70,7 @@ class Decoder:
 
     def check_order(self) -> None:
         """One header, an alpha plane if it says so, as many tiles as the size asks for, each kind of metadata once."""
-        kinds = [chunk.type for chunk in self.chunks]
-        side = 1 << self.head.tile_log2
-        tiles = -(-self.head.width // side) * -(-self.head.height // side)
+        kinds, tiles = [chunk.type for chunk in self.chunks], self.tiles_announced
         if kinds.count(ChunkType.TILE) < tiles:
             raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
         expected = {ChunkType.HEAD: 1, ChunkType.ALPHA: self.head.alpha, ChunkType.TILE: tiles}
@@ -108,6 +111,12 @@ class Decoder:
         }
 
     @property
+    def tiles_announced(self) -> int:
+        """How many tiles a picture of this size has."""
+        side = 1 << self.head.tile_log2
+        return -(-self.head.width // side) * -(-self.head.height // side)
+
+    @property
     def tiles(self) -> list[bytes]:
         return [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.TILE]
 
@@ -118,11 +127,11 @@ class Decoder:
         return load_model(find_wire(self.head.model, self.head.model_hash), self.jobs)
 
     def picture(self, progress: Progress | None = None) -> Picture:
-        """The picture.
+        """The picture. With `keep_going`, lost tiles show what their surroundings suggest.
 
         Raises:
             ModelMissing: the model is not installed.
-            Corrupt: a tile or the alpha plane contradicts itself.
+            Corrupt: a tile or the alpha plane contradicts itself, or no tile is left.
         """
         import numpy as np
 
@@ -134,7 +143,8 @@ class Decoder:
             for chunk in self.chunks
             if chunk.type == ChunkType.ALPHA
         ]
-        samples = decode_samples(self.head, self.tiles, self.nets, progress)
+        self.lost = []
+        samples = decode_samples(self.head, self.tiles, self.nets, progress, self.lost if self.keep_going else None)
         return Picture(np.concatenate([samples, *alpha], 2) if alpha else samples, self.metadata)
 
     def symbols_sha256(self, progress: Progress | None = None) -> str:
@@ -144,12 +154,11 @@ class Decoder:
             ModelMissing, Corrupt: as `picture`.
         """
         from pixa.image import tile_slices
-        from pixa.latents import TileSymbols
 
-        digest = hashlib.sha256()
-        for done, (tile, (rows, columns)) in enumerate(zip(self.tiles, tile_slices(self.head), strict=True)):
-            shape = rows.stop - rows.start, columns.stop - columns.start
-            digest.update(TileSymbols(tile, self.nets.channels, *shape, self.head.level, self.nets).integers())
+        digest, coder = hashlib.sha256(), self.nets.coder
+        for done, (tile, place) in enumerate(zip(self.tiles, tile_slices(self.head, coder), strict=True)):
+            shape = (s.stop - s.start for s in place)
+            digest.update(coder.TileSymbols(tile, self.nets.channels, *shape, self.head.level, self.nets).integers())
             if progress:
                 progress(done + 1, len(self.tiles))
         return digest.hexdigest()

@@ -6,17 +6,20 @@ picture and memory stays bounded. Entropy tiles are independent of each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 
+from pixa import latents
 from pixa.backends import OnnxModel, load_model
 from pixa.bitstream.container import Chunk, ChunkType, read_varint, write_file, write_varint
 from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
+from pixa.conceal import fill
 from pixa.errors import Corrupt, UsageError
-from pixa.latents import STRIDE, TileSymbols, encode_tile
+from pixa.latents import STRIDE
 from pixa.models.registry import find_model
 from pixa.pixels import Picture
 
@@ -65,55 +68,89 @@ def level_of(quality: float) -> int:
     return round(2 * quality)
 
 
-def decode_samples(head: Head, tiles: list[bytes], nets: OnnxModel, progress: Progress | None = None) -> np.ndarray:
+def decode_samples(
+    head: Head,
+    tiles: Sequence[bytes],
+    nets: OnnxModel,
+    progress: Progress | None = None,
+    lost: list[int] | None = None,
+) -> np.ndarray:
     """Colour samples (H, W, 1 or 3) uint8 of an image's tiles.
 
+    Args:
+        lost: takes the numbers of tiles that contradict themselves, whose latents are then guessed.
+
     Raises:
-        Corrupt: a tile contradicts itself.
+        Corrupt: a tile contradicts itself and `lost` is None, or no tile is left.
     """
-    y_hat = np.zeros((nets.channels, *latent_size(head.width, head.height)), np.float32)
-    for tile, (rows, columns) in zip(tiles, tile_slices(head), strict=True):
-        shape = rows.stop - rows.start, columns.stop - columns.start
-        y_hat[:, rows, columns] = TileSymbols(tile, nets.channels, *shape, head.level, nets).reconstruct(nets)
+    y_hat = np.zeros((nets.rebuilt_channels, *latent_size(head.width, head.height, nets.coder)), np.float32)
+    known = np.zeros(y_hat.shape[1:], bool)
+    for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
+        shape = (s.stop - s.start for s in place)
+        try:
+            symbols = nets.coder.TileSymbols(tile, nets.channels, *shape, head.level, nets)
+        except Corrupt:
+            if lost is None:
+                raise
+            lost.append(number)
+        else:
+            y_hat[:, *place], known[place] = symbols.reconstruct(nets), True
+    if not known.any():
+        raise Corrupt("no tile of the picture is left")
+    y_hat = y_hat if known.all() else fill(y_hat, known)
 
     samples = np.empty((head.height, head.width, 3 if head.colour else 1), np.uint8)
-    windows = list(window_slices(*y_hat.shape[1:], nets.entry.synthesis_halo))
+    for target, rgb in synthesised(nets, y_hat, head.level, samples, progress):
+        target[:] = rgb
+    return samples
+
+
+def synthesised(
+    nets: OnnxModel, y_hat: np.ndarray, level: int, samples: np.ndarray, progress: Progress | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The windows of samples (H, W, 1 or 3), each with what latents y_hat (C, h, w) show there, of the same shape."""
+    windows, stride = list(window_slices(*y_hat.shape[1:], nets.entry.synthesis_halo)), nets.coder.STRIDE
     for done, (inner, outer, core) in enumerate(windows):
-        rgb = nets.synthesis(np.ascontiguousarray(y_hat[:, *outer]), head.level)[pixel_slices(core)]
-        target = samples[pixel_slices(inner)]
+        rgb = nets.synthesis(np.ascontiguousarray(y_hat[:, *outer]), level)[pixel_slices(core, stride)]
+        target = samples[pixel_slices(inner, stride)]
         rgb = rgb[: target.shape[0], : target.shape[1]]
-        target[:] = rgb if head.colour else np.rint(rgb.mean(2, dtype=np.float32, keepdims=True))
+        yield target, rgb if samples.shape[2] == 3 else np.rint(rgb.mean(2, dtype=np.float32, keepdims=True))
         if progress:
             progress(done + 1, len(windows))
-    return samples
 
 
 class Analysed:
     """A picture after analysis: what every quality level shares, so that a search repeats only the cheap part."""
 
     def __init__(self, picture: Picture, model: str = "fast", jobs: int = 0, progress: Progress | None = None):
+        entry = find_model(model)
+        if entry.intra:
+            raise UsageError(f"{entry.name} codes what changes between the frames of a video, not pictures")
         self.picture, self.jobs, self.progress = picture, jobs, progress
-        self.nets = load_model(find_model(model), jobs)
+        self.nets = load_model(entry, jobs)
         self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
-        height, width = latent_size(picture.width, picture.height)
+        height, width = latent_size(picture.width, picture.height, self.nets.coder)
         self.y = np.empty((self.nets.channels, height, width), np.float32)
+        stride = self.nets.coder.STRIDE
         windows = list(window_slices(height, width, self.nets.entry.analysis_halo))
         for done, (inner, outer, core) in enumerate(windows):
-            pixels = self.colour[pixel_slices(outer)]
-            missing = [(0, (s.stop - s.start) * STRIDE - n) for s, n in zip(outer, pixels.shape, strict=False)]
+            pixels = self.colour[pixel_slices(outer, stride)]
+            missing = [(0, (s.stop - s.start) * stride - n) for s, n in zip(outer, pixels.shape, strict=False)]
             window = np.pad(pixels, (*missing, (0, 0)), mode="edge")
             self.y[:, *inner] = self.nets.analysis(window)[:, *core]
             if progress:
                 progress(done + 1, len(windows))
 
     def encode(self, level: int, effort: int = 0) -> tuple[bytes, np.ndarray]:
-        """The file at a quality level, and the latents y_hat (M, h, w) its decoder will see.
+        """The file at a quality level, and the latents y_hat (C, h, w) its decoder will see. Tokens are the same at
+        every effort.
 
         Raises:
             UsageError: effort out of range, or a search without torch.
         """
         if effort not in range(10):
             raise UsageError(f"effort {effort} is outside 0 to 9")
+        coder = self.nets.coder
         head = Head(
             width=self.picture.width,
             height=self.picture.height,
@@ -122,16 +159,18 @@ class Analysed:
             level=level,
             model=self.nets.entry.wire_id,
             model_hash=int(self.nets.entry.hash, 16),
-            tile_log2=TILE_LOG2,
+            tile_log2=TILE_LOG2 if coder is latents else coder.tile_log2(self.nets, level),
         )
         chunks = [Chunk(ChunkType.HEAD, head.write())]
         chunks += [Chunk(METADATA[name], write_metadata(value)) for name, value in self.picture.metadata.items()]
         if self.picture.alpha is not None:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
-        y_hat = self.y.copy()
-        for tile in tile_slices(head):
-            y, z = self.searched(y_hat, tile, level, effort) if effort in SEARCH_STEPS else (self.y[:, *tile], None)
-            payload, y_hat[:, *tile] = encode_tile(y, level, self.nets, 0 < effort < min(SEARCH_STEPS), z)
+        y_hat = np.zeros((self.nets.rebuilt_channels, *self.y.shape[1:]), np.float32)
+        y_hat[: len(self.y)] = self.y
+        for tile in tile_slices(head, coder):
+            search = coder is latents and effort in SEARCH_STEPS
+            y, z = self.searched(y_hat, tile, level, effort) if search else (self.y[:, *tile], None)
+            payload, y_hat[:, *tile] = coder.encode_tile(y, level, self.nets, 0 < effort < min(SEARCH_STEPS), z)
             chunks.append(Chunk(ChunkType.TILE, payload))
         return write_file(chunks), y_hat
 
@@ -155,15 +194,16 @@ class Analysed:
         return anneal(self.nets.entry.folder, pixels, latents, inner, level, steps, self.jobs, self.progress)
 
 
-def latent_size(width: int, height: int) -> tuple[int, int]:
+def latent_size(width: int, height: int, coder: ModuleType = latents) -> tuple[int, int]:
     """Rows and columns of the latents of a picture."""
-    return -(-height // STRIDE), -(-width // STRIDE)
+    unit = coder.STRIDE * coder.ALIGN
+    return -(-height // unit) * coder.ALIGN, -(-width // unit) * coder.ALIGN
 
 
-def tile_slices(head: Head) -> Iterator[tuple[slice, slice]]:
+def tile_slices(head: Head, coder: ModuleType = latents) -> Iterator[tuple[slice, slice]]:
     """Latent rows and columns of every entropy tile, row by row."""
-    side = (1 << head.tile_log2) // STRIDE
-    height, width = latent_size(head.width, head.height)
+    side = (1 << head.tile_log2) // coder.STRIDE
+    height, width = latent_size(head.width, head.height, coder)
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
@@ -183,9 +223,9 @@ def window_slices(height: int, width: int, halo: int) -> Iterator[tuple[tuple, t
             yield tuple(inner), tuple(outer), tuple(core)
 
 
-def pixel_slices(latent: tuple[slice, slice]) -> tuple[slice, slice]:
+def pixel_slices(latent: tuple[slice, slice], stride: int = STRIDE) -> tuple[slice, slice]:
     """Latent slices in pixels."""
-    return tuple(slice(s.start * STRIDE, s.stop * STRIDE) for s in latent)
+    return tuple(slice(s.start * stride, s.stop * stride) for s in latent)
 
 
 def encode_alpha(alpha: np.ndarray) -> bytes:

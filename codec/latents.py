@@ -11,10 +11,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from pixa import inter
 from pixa.bitstream import entropy
 from pixa.bitstream.tables import Tables
 
 STRIDE = 16  # pixels a latent position
+ALIGN = 1  # latent positions that the sides of a picture are a multiple of
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
 STEP_WORTH = 5 * 6 / np.log(2)  # bits
@@ -22,7 +24,7 @@ STEP_WORTH = 5 * 6 / np.log(2)  # bits
 Memory = dict[str, np.ndarray]
 
 
-class Nets(Protocol):
+class Nets(inter.Predictor, Protocol):
     """The networks and level vectors of a loaded model; arrays are (1, C, h, w) float32 unless said otherwise.
 
     A `Memory` holds what the passes over a tile know, by the names that the graphs give to their inputs and outputs.
@@ -81,15 +83,29 @@ def optimise(symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, table
 
 
 def encode_tile(
-    y: np.ndarray, level: int, nets: Nets, trade: bool = False, z: np.ndarray | None = None
+    y: np.ndarray,
+    level: int,
+    nets: Nets,
+    trade: bool = False,
+    z: np.ndarray | None = None,
+    past: inter.Past | None = None,
 ) -> tuple[bytes, np.ndarray]:
     """Code latents y (M, h, w); returns the payload and y_hat (M, h, w) as the decoder will see it.
 
     Args:
         trade: quantise rate-distortion optimally instead of rounding.
         z: hyper-latents (N, ceil(h/4), ceil(w/4)), not yet rounded, in the place of those of the model.
+        past: what the tile follows, see `pixa.inter`; None in a picture.
     """
     y = y[None]
+    gain, step = nets.vector("gain", level), nets.vector("step", level)
+    known, predicted, groups = {}, 0.0, []
+    if past is not None:
+        field = inter.find(past, step)
+        predicted = inter.predict(past, field, level, nets)
+        known = seen(past) | {"past_hat_1": past["past_hat_1"], "predicted": predicted}
+        groups = inter.write(field, nets.tables)
+        y, gain = y * gain * step - predicted, 1 / step
     _, channels, height, width = y.shape
     if z is None:
         padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
@@ -97,9 +113,9 @@ def encode_tile(
     z = z.reshape(1, -1, -(-height // HYPER), -(-width // HYPER))
     z_index = np.broadcast_to(nets.vector("z_index", level), z.shape).astype(np.uint8)
     z = round_half_up(z, Z_MAX) * (z_index > 0)
-    gain, step = nets.vector("gain", level), nets.vector("step", level)
 
-    memory, groups = {"z": z}, [(z.ravel(), z_index.ravel())]
+    memory = {"z": z} | known
+    groups.append((z.ravel(), z_index.ravel()))
     y_hat = np.zeros_like(y)
     for p, (channels, mask) in enumerate(passes(nets, height, width)):
         index = table_indexes(p, memory, level, nets, mask)
@@ -112,23 +128,40 @@ def encode_tile(
         y_hat[:, channels] += memory["y_hat"]
         groups.append((symbols.ravel(), index.ravel()))
     payload = entropy.encode(groups, nets.tables)
-    return payload, y_hat[0]
+    return payload, (y_hat + predicted)[0]
 
 
 class TileSymbols:
-    """The integers of one tile, decoded without a float: hyper-latents, all passes, and what they made known."""
+    """The integers of one tile, decoded without a float: hyper-latents, all passes, and what they made known.
 
-    def __init__(self, payload: bytes, channels: int, height: int, width: int, level: int, nets: Nets):
+    Attributes:
+        motion: (h, w, 2), of a tile that follows another.
+    """
+
+    def __init__(
+        self,
+        payload: bytes,
+        channels: int,
+        height: int,
+        width: int,
+        level: int,
+        nets: Nets,
+        past: inter.Past | None = None,
+    ):
         """Decode a payload for latents (channels, height, width).
+
+        Args:
+            past: what the tile follows, see `pixa.inter`; its symbols here, the rest to reconstruct.
 
         Raises:
             Corrupt: the payload contradicts itself.
         """
-        decoder = entropy.Decoder(payload, nets.tables)
+        decoder, self.past = entropy.Decoder(payload, nets.tables), past
+        self.motion = np.zeros((0, 0, 2), np.int32) if past is None else inter.read(decoder, height, width, nets.tables)
         z_index = nets.vector("z_index", level).astype(np.uint8)
         shape = (1, z_index.shape[1], -(-height // HYPER), -(-width // HYPER))
         z = decoder.decode(np.broadcast_to(z_index, shape).ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
-        self.memory = {"z": z.astype(np.float32)}
+        self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
         self.y = np.zeros((1, channels, height, width), np.float32)
         self.passes = list(passes(nets, height, width))
         for p, (own, mask) in enumerate(self.passes):
@@ -141,17 +174,20 @@ class TileSymbols:
 
     def reconstruct(self, nets: Nets) -> np.ndarray:
         """y_hat (M, h, w)."""
-        step, memory = nets.vector("step", self.level), dict(self.memory)
+        step, memory, predicted = nets.vector("step", self.level), dict(self.memory), 0.0
+        if self.past is not None:
+            predicted = inter.predict(self.past, self.motion, self.level, nets)
+            memory |= {"past_hat_1": self.past["past_hat_1"], "predicted": predicted}
         y_hat = np.zeros_like(self.y)
         for p, (channels, mask) in enumerate(self.passes):
             mean = nets.mean(p, memory)
             memory["y_hat"] = (self.y[:, channels] * step[:, channels] + mean) * mask
             y_hat[:, channels] += memory["y_hat"]
-        return y_hat[0]
+        return (y_hat + predicted)[0]
 
     def integers(self) -> bytes:
-        """Every symbol as little-endian int16, hyper-latents first: what two decoders must agree on."""
-        return self.z.astype("<i2").tobytes() + self.y.astype("<i2").tobytes()
+        """Every symbol as little-endian int16, motion and hyper-latents first: what two decoders must agree on."""
+        return self.motion.astype("<i2").tobytes() + self.z.astype("<i2").tobytes() + self.y.astype("<i2").tobytes()
 
 
 def table_indexes(p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray) -> np.ndarray:
@@ -168,3 +204,10 @@ def table_indexes(p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarr
 def magnitude(symbols: np.ndarray) -> np.ndarray:
     """What later passes see of symbols when they choose tables."""
     return np.minimum(np.abs(symbols), CONTEXT_MAX)
+
+
+def seen(past: inter.Past) -> Memory:
+    """What networks that choose tables see of past symbols, with zeros up to whole hyper-latents."""
+    height, width = past["past_1"].shape[2:]
+    padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
+    return {name: np.pad(magnitude(past[name]).astype(np.float32), padding) for name in ("past_1", "past_2")}

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from pixa.errors import UsageError
-from pixa.image import SEARCH_STEPS, Analysed, Progress, pixel_slices, window_slices
+from pixa.image import SEARCH_STEPS, Analysed, Progress, synthesised
 from pixa.pixels import Picture
 
 TOP_LEVEL = 200
@@ -64,13 +64,8 @@ def encode_to_target(
 
 def peak_snr(analysed: Analysed, y_hat: np.ndarray, level: int) -> float:
     """PSNR in dB of the colour samples a decoder will show."""
-    nets, colour = analysed.nets, analysed.picture.colour
+    colour = analysed.picture.colour
     error = 0.0
-    for inner, outer, core in window_slices(*y_hat.shape[1:], nets.entry.synthesis_halo):
-        rgb = nets.synthesis(np.ascontiguousarray(y_hat[:, *outer]), level)[pixel_slices(core)]
-        target = colour[pixel_slices(inner)]
-        rgb = rgb[: target.shape[0], : target.shape[1]]
-        if target.shape[2] == 1:
-            rgb = np.rint(rgb.mean(2, dtype=np.float32, keepdims=True))
-        error += np.square(target.astype(np.float32) - rgb).sum(dtype=np.float64)
+    for original, shown in synthesised(analysed.nets, y_hat, level, colour):
+        error += np.square(original.astype(np.float32) - shown).sum(dtype=np.float64)
     return 10 * np.log10(255**2 * colour.size / max(error, 1e-9))

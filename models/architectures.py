@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixa.models import fast_graphs, mlic_graphs
+from pixa.models import fast_graphs, mlic_graphs, stem_graphs
 from pixa.models.backbone import Backbone, BackboneConfig
 from pixa.models.backbone_graphs import analysis, hyper, synthesis
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.graph import Network
 from pixa.models.mlic import Mlic, MlicConfig
+from pixa.models.stem import Stem, StemConfig
 
 
 class Architecture(NamedTuple):
@@ -21,6 +22,8 @@ class Architecture(NamedTuple):
     Attributes:
         scales, means: the networks of the passes, in order.
         passes: (P, M, 2) booleans, whether pass p codes channel c where (row + column) % 2 is 0 and 1.
+        extras: what else a decoder runs.
+        inter: it codes the frames of a video that follow others.
     """
 
     name: str
@@ -30,6 +33,8 @@ class Architecture(NamedTuple):
     scales: Callable[[Backbone], list[Network]]
     means: Callable[[Backbone], list[Network]]
     passes: Callable[[Backbone], np.ndarray]
+    extras: Callable[[Backbone], list[Network]] = lambda model: []
+    inter: bool = False
 
 
 FAST = Architecture(
@@ -50,7 +55,18 @@ MLIC = Architecture(
     mlic_graphs.means,
     mlic_graphs.passes,
 )
-ARCHITECTURES = {architecture.name: architecture for architecture in (FAST, MLIC)}
+STEM = Architecture(
+    "stem",
+    "the frames of a video between key frames of `fast`: block motion, residual latents, scales that see past symbols",
+    Stem,
+    StemConfig,
+    stem_graphs.scales,
+    stem_graphs.means,
+    fast_graphs.passes,
+    stem_graphs.extras,
+    inter=True,
+)
+ARCHITECTURES = {architecture.name: architecture for architecture in (FAST, MLIC, STEM)}
 
 
 def architecture_of(model: Backbone) -> Architecture:
@@ -71,4 +87,5 @@ def encoder(model: Backbone) -> list[Network]:
 def decoder(model: Backbone) -> list[Network]:
     """What a decoder runs, in the order in which its files are hashed."""
     architecture = architecture_of(model)
-    return [*architecture.scales(model), *architecture.means(model), synthesis(model)]
+    passes = [*architecture.scales(model), *architecture.means(model)]
+    return [*passes, synthesis(model), *architecture.extras(model)]

@@ -225,14 +225,17 @@ class Backbone(CompressionModel):
         z = self.hyper(y, level)
         coded = self.code(y, z, level)
         x_hat = self.g_s(coded.y_hat, self.vector(level), self.trunk_precision(x))
+        return {"x_hat": x_hat} | self.priced(coded, z)
+
+    def priced(self, coded: Coded, z: Tensor) -> dict:
+        """What `forward` returns of symbols and their rate."""
         if self.training:
-            y_bits = gaussian_bits(coded.residual + torch.rand_like(y) - 0.5, coded.index)
+            y_bits = gaussian_bits(coded.residual + torch.rand_like(coded.residual) - 0.5, coded.index)
             z_bits = gaussian_bits(z + torch.rand_like(z) - 0.5, coded.z_index)
         else:
             y_bits = self.table_bits(coded.symbols, coded.index)
             z_bits = self.table_bits(coded.z_symbols, z_table(coded.z_index))
         return {
-            "x_hat": x_hat,
             "likelihoods": {"y": torch.exp2(-y_bits), "z": torch.exp2(-z_bits)},
             "symbols": {"y": coded.symbols, "z": coded.z_symbols},
             "indexes": {"y": coded.index, "z": z_table(coded.z_index)},

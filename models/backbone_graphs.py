@@ -12,21 +12,26 @@ from pixa.models.layers import Down
 
 
 def analysis(model: Backbone) -> Network:
-    """picture (1, H, W, 3) uint8 -> y (1, M, H/16, W/16); the scaling to [-0.5, 0.5] is folded into the first layer."""
+    """picture (1, H, W, 3) uint8 -> y (1, M, H/16, W/16)."""
+    return of_pictures("analysis", "y", model.g_a)
+
+
+def of_pictures(name: str, output: str, net: nn.Sequential) -> Network:
+    """picture (1, H, W, 3) uint8 -> what an analysis makes of it; the scaling to [-0.5, 0.5] is in the first layer."""
 
     def forward(picture: Tensor) -> list[Tensor]:
-        return [model.g_a(picture.permute(0, 3, 1, 2) / 255 - 0.5)]
+        return [net(picture.permute(0, 3, 1, 2) / 255 - 0.5)]
 
     def write(g: Graph, picture: str) -> list[str]:
-        first = Down(3, model.config.c, 8)
+        first = Down(3, len(net[0].bias), 8)
         with torch.no_grad():
-            first.weight.copy_(model.g_a[0].weight / 255)
-            first.bias.copy_(model.g_a[0].bias - 0.5 * model.g_a[0].weight.sum(1))
+            first.weight.copy_(net[0].weight / 255)
+            first.bias.copy_(net[0].bias - 0.5 * net[0].weight.sum(1))
         x = g.op("Transpose", g.op("Cast", picture, to=FLOAT), perm=[0, 3, 1, 2])
-        return [g.layer(nn.Sequential(first, *model.g_a[1:]), x)]
+        return [g.layer(nn.Sequential(first, *net[1:]), x)]
 
     inputs = {"picture": (UINT8, (1, "height", "width", 3))}
-    return Network("analysis", inputs, {"y": FLOAT}, [model.g_a], forward, write)
+    return Network(name, inputs, {output: FLOAT}, [*net], forward, write)
 
 
 def hyper(model: Backbone) -> Network:

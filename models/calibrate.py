@@ -6,6 +6,8 @@ one per cent of a file. Hyper-latents have tables of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 
@@ -18,21 +20,20 @@ PRIOR = 2000.0  # how many observations the Gaussian counts for
 
 
 @torch.no_grad()
-def calibrated_tables(model: Backbone, pictures: Pictures, held_out: int, crops: int, size: int) -> Tables:
-    """The model's tables, refitted to the symbols of random crops at random levels.
-
-    Args:
-        pictures: the first `held_out` are left out.
-        crops: how many to count, one at a time.
-    """
+def coded_crops(model: Backbone, pictures: Pictures, held_out: int, crops: int, size: int) -> Iterator[dict]:
+    """What the model makes of random crops, one at a time, at random levels; the first `held_out` pictures left out."""
     model.eval()
-    tables = model.tables
-    counts = [np.zeros(int(limit) + 2) for limit in tables.limits]
     generator = torch.Generator().manual_seed(1)
     for _ in range(crops):
         x = pictures.batch(1, size, held_out, 0.3, generator)
-        out = model(x, torch.randint(0, LEVELS, (1,), generator=generator))
-        for part in ("y", "z"):
+        yield model(x, torch.randint(0, LEVELS, (1,), generator=generator))
+
+
+def calibrated_tables(tables: Tables, coded: Iterable[dict]) -> Tables:
+    """Tables refitted to the "symbols" and their "indexes" of what has been coded with them, each tensors by name."""
+    counts = [np.zeros(int(limit) + 2) for limit in tables.limits]
+    for out in coded:
+        for part in out["symbols"]:
             symbols, indexes = (out[name][part].numpy().astype(np.int64).ravel() for name in ("symbols", "indexes"))
             for table in np.unique(indexes[indexes > 0]):
                 magnitudes = np.abs(symbols[indexes == table]).clip(max=tables.limits[table] + 1)

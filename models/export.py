@@ -16,17 +16,20 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from pixa.datasets.clips import Clips
 from pixa.datasets.pictures import Pictures
 from pixa.models.architectures import architecture_of, decoder, encoder
 from pixa.models.backbone import CONTEXT_MAX, Z_MAX, Backbone
-from pixa.models.calibrate import calibrated_tables
+from pixa.models.calibrate import calibrated_tables, coded_crops
 from pixa.models.checkpoint import load_model
 from pixa.models.exact import ACT_MAX, EXACT_LIMIT, Exact
 from pixa.models.graph import Network
 from pixa.models.layers import LEVELS
 from pixa.models.rates import z_table
+from pixa.models.stem_run import coded_groups
 
 CROPS, CROP = 600, 256
+GROUPS, FRAMES = 150, 5
 
 
 def bias_of(scale: Network) -> str:
@@ -80,14 +83,19 @@ def self_test(model: Backbone, arrays: dict[str, np.ndarray]) -> dict[str, np.nd
     at = lambda name: tensor(arrays[name][level])[None, :, None, None]
     memory = {"z": tensor(z), "z_scale": at("z_scale"), "feature_bias": at("feature_bias")}
     digest, architecture = hashlib.sha256(), architecture_of(model)
-    for network, pattern in zip(architecture.scales(model), architecture.passes(model), strict=True):
+    scales, patterns = architecture.scales(model), architecture.passes(model)
+    seen = [name for name in ("past_1", "past_2") if name in scales[0].inputs]
+    past = {name: np.roll(magnitude, by, 1) for by, name in enumerate(seen, 1)}
+    memory |= {name: tensor(values) for name, values in past.items()}
+    for network, pattern in zip(scales, patterns, strict=True):
         memory["index_bias"] = at(bias_of(network))
         outputs = network.forward(*(memory[name] for name in network.inputs))
         digest.update(b"".join(output.numpy().astype(np.uint8).tobytes() for output in outputs))
         memory |= zip(network.outputs, outputs, strict=True)
         memory["magnitude"] = tensor(magnitude[:, pattern.any(1)])
     sha256 = np.frombuffer(digest.digest(), np.uint8)
-    return {"test_z": z.astype(np.int8), "test_magnitude": magnitude.astype(np.uint8), "test_sha256": sha256}
+    tests = {f"test_{name}": values.astype(np.uint8) for name, values in {"magnitude": magnitude, **past}.items()}
+    return {"test_z": z.astype(np.int8)} | tests | {"test_sha256": sha256}
 
 
 @torch.no_grad()
@@ -117,13 +125,14 @@ def check_parity(model: Backbone, folder: Path, arrays: dict[str, np.ndarray], p
     y = memory["y"]
     memory["z"] = np.floor(memory["z"] * at("z_gain") + 0.5).clip(-Z_MAX, Z_MAX)
     magnitude = np.minimum(np.floor(np.abs(y * at("gain"))), CONTEXT_MAX)
-    *passes, synthesis = decoder(model)
-    patterns = architecture_of(model).passes(model)
-    for network, pattern in zip(passes, (*patterns, *patterns), strict=True):
+    memory |= {"past_1": magnitude, "past_2": magnitude, "predicted": y, "past_hat_1": y / 2}
+    networks, patterns = decoder(model), architecture_of(model).passes(model)
+    for network, pattern in zip(networks, (*patterns, *patterns), strict=False):
         compare(network)
         memory |= {"magnitude": magnitude[:, pattern.any(1)], "y_hat": y[:, pattern.any(1)]}
     memory["y_hat"] = y
-    compare(synthesis)
+    for network in networks[2 * len(patterns) :]:
+        compare(network)
     exact = [difference for name, difference in differences.items() if name.startswith("scale")]
     if any(exact) or differences["synthesis"] > 2:
         raise ValueError(f"torch and onnxruntime disagree: {differences}")
@@ -134,6 +143,7 @@ def decode_macs(model: Backbone) -> float:
     """Multiply-accumulates per pixel of everything the decoder runs."""
     h_s, g_s = model.h_s, model.g_s
     strides = {h_s.up1: 64, h_s.mix1: 32, h_s.pw1: 32, h_s.up2: 32, g_s.high: 8, g_s.head: 8}
+    strides |= dict.fromkeys(getattr(model, "g_p", ())[: 1 + model.config.analysis_high], 8)
     total = 0.0
     for network in decoder(model):
         for layer in network.layers:
@@ -143,8 +153,12 @@ def decode_macs(model: Backbone) -> float:
     return total
 
 
-def export(model: Backbone, tag: str, wire_id: int, weights: Path) -> dict:
-    """Write the files of `NAME.TAG` and its manifest entry; returns the entry."""
+def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = "") -> dict:
+    """Write the files of `NAME.TAG` and its manifest entry; returns the entry.
+
+    Args:
+        intra: the `name.tag` of the image model of key frames, for a model of frames that follow others.
+    """
     model.eval()
     architecture = architecture_of(model)
     name = architecture.name
@@ -185,7 +199,7 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path) -> dict:
         "synthesis_halo": -(-(c.synthesis_high + 2 * c.synthesis_low) // 2),
         "decoder": needed,
         "encoder": [f"{network.name}.onnx" for network in encoder(model)],
-    }
+    } | ({"intra": intra} if intra else {})
     manifest = weights / "manifest.json"
     models = json.loads(manifest.read_text())["models"] if manifest.exists() else []
     models = [m for m in models if (m["name"], m["tag"]) != (name, tag)] + [entry]
@@ -199,13 +213,22 @@ def main() -> None:
     parser.add_argument("tag")
     parser.add_argument("wire_id", type=int)
     parser.add_argument("--weights", type=Path, default=Path("weights"))
-    parser.add_argument("--calibrate", nargs="+", default=[], metavar="DATA", help="fit the tables to these pictures")
-    parser.add_argument("--held-out", type=int, default=32, help="pictures at their start not to look at (%(default)s)")
+    parser.add_argument("--intra", default="", metavar="NAME.TAG", help="of a video model: the model of key frames")
+    parser.add_argument("--calibrate", nargs="+", default=[], metavar="DATA", help="fit the tables to these files")
+    parser.add_argument("--held-out", type=int, default=32, help="of them at their start not to look at (%(default)s)")
     args = parser.parse_args()
     model = load_model(args.checkpoint, "cpu")
-    if args.calibrate:
-        model.set_tables(calibrated_tables(model, Pictures(args.calibrate, CROP), args.held_out, CROPS, CROP))
-    print(json.dumps(export(model, args.tag, args.wire_id, args.weights), indent=1))
+    if architecture_of(model).inter != bool(args.intra):
+        parser.error("--intra is for a model of frames that follow others, and only for that")
+    if args.calibrate and args.intra:
+        clips = Clips([Path(path) for path in args.calibrate], FRAMES, CROP)
+        intra = load_model(args.weights / args.intra, "cpu")
+        coded = coded_groups(model, intra, clips, args.held_out, GROUPS, FRAMES, CROP)
+        model.set_tables(calibrated_tables(model.tables, coded))
+    elif args.calibrate:
+        coded = coded_crops(model, Pictures(args.calibrate, CROP), args.held_out, CROPS, CROP)
+        model.set_tables(calibrated_tables(model.tables, coded))
+    print(json.dumps(export(model, args.tag, args.wire_id, args.weights, args.intra), indent=1))
 
 
 if __name__ == "__main__":

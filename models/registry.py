@@ -20,7 +20,9 @@ class ModelEntry:
         hash: first eight hexadecimal digits of the SHA-256 of the decoder's files.
         decoder: the files the decoder needs, in the order they are hashed.
         encoder: the files only the encoder needs.
-        analysis_halo, synthesis_halo: latent rows (16 pixels each) a window needs beyond its edge.
+        analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
+        intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
+        coding: what a tile holds, "latents" (`pixa.latents`) or "tokens" (`pixa.tokens`).
     """
 
     name: str
@@ -34,6 +36,8 @@ class ModelEntry:
     synthesis_halo: int
     decoder: tuple[str, ...] = field(repr=False)
     encoder: tuple[str, ...] = field(repr=False)
+    coding: str = "latents"
+    intra: str = ""
 
     @property
     def folder(self) -> Path:

@@ -56,9 +56,9 @@ def restore(folder: Path) -> Backbone:
             if value.numel() != parameter.numel():
                 raise ValueError(f"{folder / network.name}.onnx does not have the stored widths")
             parameter.copy_(value.view_as(parameter))
-    first = model.g_a[0]
-    first.weight.mul_(255)
-    first.bias.add_(0.5 * first.weight.sum(1))
+    for network in (model.g_a, *([model.g_p] if hasattr(model, "g_p") else [])):
+        network[0].weight.mul_(255)
+        network[0].bias.add_(0.5 * network[0].weight.sum(1))
 
     with np.load(folder / "tables.npz", allow_pickle=False) as arrays:
         model.set_tables(Tables(arrays["limits"], arrays["frequencies"]))

@@ -99,8 +99,7 @@ class Run(ABC):
         if self.path.exists():
             self.resume()
         self.reseed()
-        network = torch.compile(self.model) if config.compile else self.model
-        self.network = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+        self.connect()
 
     @abstractmethod
     def read(self) -> None:
@@ -122,6 +121,18 @@ class Run(ABC):
     def evaluate(self) -> dict:
         """What to report of `model`, which holds the averaged weights meanwhile."""
 
+    def extras(self) -> dict:
+        """What a checkpoint holds besides the model and its optimizers."""
+        return {}
+
+    def load_extras(self, state: dict) -> None:  # noqa: B027
+        """Take `extras` from the state of a checkpoint."""
+
+    def connect(self) -> None:
+        """Make `network` of the model; again when other parameters than before have a gradient."""
+        network = torch.compile(self.model) if self.config.compile else self.model
+        self.network = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
+
     @property
     def path(self) -> Path:
         return self.out / "checkpoint.pt"
@@ -139,6 +150,7 @@ class Run(ABC):
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.elapsed, self.running = state["step"], state["elapsed"], state["running"]
+        self.load_extras(state)
 
     def save(self) -> None:
         state = {
@@ -150,7 +162,7 @@ class Run(ABC):
             "step": self.step,
             "elapsed": self.elapsed,
             "running": self.running,
-        }
+        } | self.extras()
         checkpoint.save(self.path, state)
 
     def report(self) -> None:

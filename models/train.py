@@ -19,8 +19,10 @@ import torch.distributed as dist
 
 from pixa.models.image_run import ImageRun
 from pixa.models.run import Run, TrainConfig
+from pixa.models.stem_run import StemRun
+from pixa.models.vqgan_run import VqganRun
 
-RUNS: dict[str, type[Run]] = {"fast": ImageRun, "mlic": ImageRun}
+RUNS: dict[str, type[Run]] = {"fast": ImageRun, "mlic": ImageRun, "stem": StemRun, "vqgan": VqganRun}
 
 
 def train(config: TrainConfig) -> None:

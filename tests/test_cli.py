@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -333,6 +334,26 @@ WRONG = {
     "unknown model": (lambda coded: header(model=65535), 1, 5),
     "other weights": (lambda coded: header(model_hash=0), 1, 5),
 }
+
+
+def test_decode_keeps_going_without_a_lost_tile_and_says_so(run, tmp_path):
+    samples = scene(1100, 48)
+    data = pixa.encode(samples, quality=60)
+    path, out = tmp_path / "cut.pixa", tmp_path / "cut.png"
+    path.write_bytes(data[:-10])
+    assert run("decode", path)[0] == 4
+    code, _, err = run("decode", path, "--keep-going")
+    assert code == 0 and f"pixa: {path}: 1 of 2 tiles are lost and guessed" in err
+    shown = np.asarray(Image.open(out))
+    assert shown.shape == samples.shape
+    assert psnr(shown[:, :960], samples[:, :960]) > 30
+
+
+def test_models_of_videos_alone_refuse_pictures(run, photo, monkeypatch):
+    entry = replace(find_model("fast"), name="between", intra="fast.1")
+    monkeypatch.setattr("pixa.image.find_model", lambda name: entry)
+    code, _, err = run("encode", photo)
+    assert code == 2 and "between codes what changes between the frames of a video" in err[0]
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "verify"])

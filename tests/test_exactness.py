@@ -159,7 +159,7 @@ def bounds_of(path: Path, inputs: dict[str, int]) -> list[int]:
 
 def derived_bounds(entry: ModelEntry) -> list[int]:
     """What the convolutions of all scale graphs of a model can reach, from its files alone."""
-    largest_inputs = {"z": Z_MAX, "magnitude": CONTEXT_MAX}
+    largest_inputs = {"z": Z_MAX} | dict.fromkeys(("magnitude", "past_1", "past_2"), CONTEXT_MAX)
     with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
         largest_inputs |= {name: largest(arrays[name]) for name in arrays.files if name.endswith(("bias", "z_scale"))}
         biases = {name[-1]: largest(arrays[name]) for name in arrays.files if name.startswith("index_bias")}

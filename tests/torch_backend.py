@@ -81,6 +81,7 @@ class TorchModel(OnnxModel):
             "Sigmoid": torch.sigmoid,
             "Slice": lambda x, *places: x[slices(x.ndim, *(place.tolist() for place in places))],
             "Softmax": torch.softmax,
+            "Sub": torch.sub,
             "Transpose": lambda x, perm: x.permute(perm),
         }
         super().__init__(entry)

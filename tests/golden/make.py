@@ -202,7 +202,7 @@ def broken_files(golden: dict[str, bytes]) -> dict[str, Broken]:
         "no-chunks": corrupt("magic and version and nothing else", PREFIX),
         "version-newer": newer("a newer format version", MAGIC + b"\x02" + plain[5:]),
         "critical-unknown": newer("a critical chunk of unknown type", insert(plain, 1, Chunk(0x7E, b""))),
-        "kind-reserved": newer("HEAD of a reserved kind", with_head(plain, kind=1)),
+        "kind-reserved": newer("HEAD of a reserved kind", with_head(plain, kind=2)),
         "depth-reserved": newer("HEAD with a reserved depth", with_head(plain, depth=1)),
         "flag-reserved": newer("HEAD with the last reserved flag bit", with_head(plain, depth=32)),
         "cut-in-head": corrupt("cut within HEAD", plain[:12]),

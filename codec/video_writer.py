@@ -1,0 +1,234 @@
+"""The video writer: takes frames one by one and holds a few at a time, however many come. No PyAV."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from pixa.backends import load_model
+from pixa.bitstream.container import PREFIX, ChunkType, write_chunk
+from pixa.bitstream.deflate import write_metadata
+from pixa.bitstream.headers import Head, ModelReference, VideoHeader
+from pixa.bitstream.packets import Index, KeyFrame, Packet
+from pixa.errors import UnsupportedInput, UsageError
+from pixa.image import SEARCH_STEPS, TILE_LOG2, level_of
+from pixa.models.registry import find_model, list_models
+from pixa.pixels import Picture
+from pixa.video import FrameCoder, share_threads
+from pixa.video_rate import ConstantBitrate, ConstantQuality
+
+KEYINT = 64
+MAX_GOP = 65535
+
+
+class VideoWriter:
+    """Writes frames to a video file as they come.
+
+    Args:
+        file: to be written from its present position, never sought in.
+        fps: frames a second, the time of frames that come without one.
+        header: time base, colour and more, in the place of `fps`.
+        quality: 0 to 100, 60 unless a bitrate is given.
+        bitrate: bits a second to meet instead.
+        frames: how many will come, if known; the bitrate is then met more closely.
+        model: `name` or `name.tag` of an image model, for key frames only, or of one that sees past frames; None for
+            the newest of these, or the default image model where there is none.
+        keyint: frames from one key frame to the next, at most.
+        tags: title, artist and the like.
+        effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally.
+        jobs: threads, 0 for all cores.
+
+    Raises:
+        UsageError: a setting out of its range.
+        ModelMissing: the model is not installed.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        fps: float | Fraction = 30,
+        header: VideoHeader | None = None,
+        quality: float | None = None,
+        bitrate: float | None = None,
+        frames: int | None = None,
+        model: str | None = None,
+        keyint: int = KEYINT,
+        tags: dict[str, str] | None = None,
+        effort: int = 0,
+        jobs: int = 0,
+    ):
+        if quality is not None and bitrate is not None:
+            raise UsageError("give a quality or a bitrate, not both")
+        if bitrate is not None and not bitrate > 0:
+            raise UsageError(f"a bitrate of {bitrate} holds nothing")
+        if not 1 <= keyint <= MAX_GOP:
+            raise UsageError(f"{keyint} frames from key to key are not 1 to {MAX_GOP}")
+        if effort not in range(min(SEARCH_STEPS)):
+            raise UsageError(f"effort {effort} is outside 0 to {min(SEARCH_STEPS) - 1}, which is what videos take")
+        self.entry = find_model(model or default_model())
+        self.key_entry = find_model(self.entry.intra) if self.entry.intra else self.entry
+        if self.key_entry.coding != "latents":
+            raise UsageError(f"{self.key_entry.name} codes pictures alone")
+        header = header or constant_rate(fps)
+        self.header = replace(header, gop=keyint if self.entry.intra else 1)
+        self.file, self.tags, self.trade, self.jobs = file, tags or {}, effort > 0, jobs
+        self.quality, self.bitrate, self.expected = quality, bitrate, frames
+        self.coder: FrameCoder | None = None
+        self.pending: deque[tuple[Future, np.ndarray, Packet]] = deque()
+        self.early: list[bytes] = []
+        self.keys: list[KeyFrame] = []
+        self.size = self.frames = self.pts = self.duration = 0
+        self.group: Packet | None = None
+
+    def write(self, samples: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
+        """Add a frame, (H, W) or (H, W, 3) uint8.
+
+        Args:
+            pts, duration: in units of the time base; they follow from the frames a second where they are not given. A
+                time that is not later than the one before becomes the next possible one.
+
+        Raises:
+            UnsupportedInput: no such array, or another size than the frames before.
+        """
+        colour = Picture(samples).colour
+        samples = np.repeat(colour, 3, 2) if colour.shape[2] == 1 else colour.copy()
+        if duration is None:
+            duration = max(round(1 / (self.header.rate * self.header.time_base)), 1)
+        if self.coder is None:
+            self.pts = pts or 0
+            self.begin(samples)
+        else:
+            self.pts = max(self.pts + self.duration if pts is None else pts, self.pts + 1)
+        if samples.shape[:2] != (self.coder.head.height, self.coder.head.width):
+            size = f"{samples.shape[1]}x{samples.shape[0]}"
+            raise UnsupportedInput(f"frame {self.frames} has another size than those before: {size}")
+        self.duration = duration
+        number = self.frames % self.header.gop
+        level = self.rate.level(number == 0)
+        packet = self.timed(number, level)
+        self.pending.append((self.pool.submit(self.work, samples, packet), samples, packet))
+        self.frames += 1
+        while len(self.pending) > self.lanes:
+            self.finish()
+
+    def timed(self, number: int, level: int) -> Packet:
+        """The packet of the frame at hand, still without tiles."""
+        if number == 0:
+            self.group = Packet(True, level, self.frames, self.pts, self.duration, [])
+            return self.group
+        passed = self.pts - self.group.pts
+        if (passed, self.duration) == (number * self.group.duration, self.group.duration):
+            return Packet(False, level, number, None, None, [])
+        return Packet(False, level, number, passed, self.duration, [])
+
+    def begin(self, samples: np.ndarray) -> None:
+        """Write all that stands before the frames."""
+        height, width = samples.shape[:2]
+        self.lanes, threads = share_threads(width, height, self.jobs)
+        self.pool = ThreadPoolExecutor(self.lanes)
+        inter = load_model(self.entry, threads) if self.entry != self.key_entry else None
+        key = load_model(self.key_entry, threads)
+        head = Head(
+            kind=1,
+            width=width,
+            height=height,
+            colour=1,
+            alpha=0,
+            level=0,
+            model=self.key_entry.wire_id,
+            model_hash=int(self.key_entry.hash, 16),
+            tile_log2=TILE_LOG2,
+        )
+        self.coder = FrameCoder(head, key, inter, threads)
+        if self.bitrate is None:
+            self.rate = ConstantQuality(level_of(60 if self.quality is None else self.quality))
+        else:
+            y, rate = self.coder.analyse(samples), float(self.header.rate)
+            probe = lambda level: sum(map(len, self.coder.encode(samples, y, level, True, self.trade)))
+            self.rate = ConstantBitrate(self.bitrate / rate, rate, self.header.gop, self.expected, probe)
+        self.put(PREFIX)
+        self.put(write_chunk(ChunkType.HEAD, replace(head, level=self.rate.first).write()))
+        if inter:
+            reference = ModelReference(self.entry.wire_id, int(self.entry.hash, 16))
+            self.put(write_chunk(ChunkType.MODEL, reference.write()))
+        self.put(write_chunk(ChunkType.VIDEO, self.header.write()))
+        if self.tags:
+            text = json.dumps(self.tags, ensure_ascii=False, separators=(",", ":"))
+            self.put(write_chunk(ChunkType.TAGS, write_metadata(text.encode())))
+        for data in self.early:
+            self.audio(data)
+
+    def work(self, samples: np.ndarray, packet: Packet) -> np.ndarray | list[bytes]:
+        """What of a frame does not depend on others: latents, or payloads where there are only key frames."""
+        y = self.coder.analyse(samples)
+        return y if self.coder.inter else self.coder.encode(samples, y, packet.level, True, self.trade)
+
+    def finish(self) -> None:
+        """Write the oldest frame that is worked on."""
+        future, samples, packet = self.pending.popleft()
+        tiles = future.result()
+        if self.coder.inter:
+            tiles = self.coder.encode(samples, tiles, packet.level, packet.key, self.trade)
+        if packet.key:
+            self.keys.append(KeyFrame(self.size, packet.number, packet.pts))
+        chunk = write_chunk(ChunkType.PACKET, packet._replace(tiles=tiles).write())
+        self.put(chunk)
+        self.rate.spent(packet.key, packet.level, len(chunk))
+
+    def audio(self, data: bytes) -> None:
+        """Add a piece of the Matroska file that holds the audio."""
+        if self.coder is None:
+            self.early.append(data)
+        elif data:
+            self.put(write_chunk(ChunkType.AUDIO, data))
+
+    def put(self, data: bytes) -> None:
+        self.file.write(data)
+        self.size += len(data)
+
+    def close(self) -> None:
+        """Write what is left and the index.
+
+        Raises:
+            UnsupportedInput: no frame has come.
+        """
+        if self.coder is None:
+            raise UnsupportedInput("a video without a frame")
+        while self.pending:
+            self.finish()
+        self.pool.shutdown()
+        index = Index(self.frames, self.pts + self.duration, self.keys)
+        self.put(write_chunk(ChunkType.INDEX, index.write()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self.coder is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+
+def default_model() -> str:
+    """The newest model that sees past frames, or else the default image model."""
+    return next((f"{entry.name}.{entry.tag}" for entry in reversed(list_models()) if entry.intra), "fast")
+
+
+def constant_rate(fps: float | Fraction) -> VideoHeader:
+    """The header of a video of so many frames a second.
+
+    Raises:
+        UsageError: none or less.
+    """
+    rate = Fraction(fps).limit_denominator(1001) if fps > 0 else 0
+    if not 0 < rate < 2**32:
+        raise UsageError(f"{fps} frames a second are none")
+    return VideoHeader(rate.denominator, rate.numerator, rate.numerator, rate.denominator)

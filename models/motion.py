@@ -1,0 +1,216 @@
+"""Motion between pictures: one vector for each block of 16x16 pixels, that is for each latent position.
+
+Vectors are integers in quarters of a pixel, (rows, columns), and point from a block to where the past picture has it.
+Arrays are NumPy's or torch's alike. Prediction is in integers and the same everywhere; the search is an encoder's own
+affair.
+
+A field of vectors is coded from coarse to fine: a vector between known ones is predicted by the middle of its four
+neighbours, and how far these lie apart chooses the table. So a field that moves as one costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from pixa.bitstream.tables import Tables, integer_frequencies
+
+BLOCK = 16  # pixels a side
+UNIT = 4  # steps a pixel
+REACH = 256  # largest component of a vector
+COARSE, COARSE_REACH = 4, 8  # the search begins with pictures so much smaller, and goes so far in them
+SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
+CONTEXTS = len(SPREADS) + 1
+FIRST_CONTEXT = 5  # of the vector that nothing predicts
+SWEEPS = 3  # of the search over the field, each block with regard to its neighbours
+LIMIT = 63  # of the tables of vectors
+
+
+def places(n: int, like):
+    """0 to n - 1, in the library and on the device of `like`."""
+    return np.arange(n) if isinstance(like, np.ndarray) else like.new_tensor(range(n)).long()
+
+
+def typed(x, like):
+    """x with the type of the elements of `like`."""
+    return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
+
+
+def fetch(plane, motion):
+    """Blocks (B, h, w, 16, 16, ...), times 16, of planes (B, 16h, 16w, ...) where motion (B, h, w, 2) points.
+
+    Straight lines lie between pixels, and what lies beyond the edge is like the edge.
+    """
+    count, height, width = motion.shape[:3]
+    whole, part = motion // UNIT, typed(motion % UNIT, plane)
+    near, batch = places(BLOCK + 1, whole), places(count, whole)[:, None, None, None, None]
+    rows = (BLOCK * places(height, whole)[:, None] + whole[..., 0])[..., None] + near
+    columns = (BLOCK * places(width, whole) + whole[..., 1])[..., None] + near
+    rows, columns = rows.clip(0, plane.shape[1] - 1), columns.clip(0, plane.shape[2] - 1)
+    patch = plane[batch, rows[..., :, None], columns[..., None, :]]
+    down, across = (part[..., axis].reshape(count, height, width, *[1] * (patch.ndim - 3)) for axis in (0, 1))
+    patch = UNIT * patch[:, :, :, :-1] + (patch[:, :, :, 1:] - patch[:, :, :, :-1]) * down
+    return UNIT * patch[:, :, :, :, :-1] + (patch[:, :, :, :, 1:] - patch[:, :, :, :, :-1]) * across
+
+
+def warp(picture, motion):
+    """The prediction of a picture from the past one (B, 16h, 16w, 3), integers in [0, 255], along motion (B, h, w, 2).
+
+    Both are of signed types, that of the picture of 16 bits or more.
+    """
+    blocks = (fetch(picture, motion) + UNIT**2 // 2) // UNIT**2
+    return blocks.swapaxes(2, 3).reshape(picture.shape)
+
+
+def luma(picture):
+    """(B, H, W, 3) integers -> (B, H, W) float32."""
+    sums = picture[..., 0] + 2 * picture[..., 1] + picture[..., 2]
+    return (sums.astype(np.float32) if isinstance(sums, np.ndarray) else sums.float()) / 4
+
+
+def in_blocks(plane, size: int):
+    """(..., s*h, s*w) -> (..., h, s, w, s)."""
+    *batch, height, width = plane.shape
+    return plane.reshape(*batch, height // size, size, width // size, size)
+
+
+def search(picture, past, penalty):
+    """A field of vectors (B, h, w, 2) from a picture to the past one, both (B, 16h, 16w, 3) integers.
+
+    Args:
+        penalty: how much of the sum of absolute differences of a block's luma one bit of motion is worth; a number, or
+            (B, 1, 1) of them.
+    """
+    current, past = luma(picture), luma(past)
+    blocks = UNIT**2 * in_blocks(current, BLOCK).swapaxes(2, 3)
+    difference = lambda motion: abs(fetch(past, motion) - blocks).sum((3, 4)) / UNIT**2
+    best = coarse(current, past)
+    cost = difference(best)
+
+    def consider(candidate, price: Callable, where: object = True) -> None:
+        nonlocal best, cost
+        candidate = candidate.clip(-REACH, REACH)
+        other = difference(candidate)
+        better = (other + price(candidate) < cost + price(best)) & where
+        best, cost = choose(better[..., None], candidate, best), choose(better, other, cost)
+
+    alone = lambda motion: penalty * 0.1 * (abs(motion).sum(3) > 0)
+    consider(0 * best, alone)
+    for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
+        centre = best
+        for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
+            moved = centre + 0
+            moved[..., 0] += step * down
+            moved[..., 1] += step * across
+            consider(moved, alone)
+    odd = (places(best.shape[1], best)[:, None] + places(best.shape[2], best)) % 2 == 1
+    for where in (odd, ~odd) * SWEEPS:
+        around = neighbours(best)
+        middle = median(*around)
+        price = lambda motion, middle=middle: penalty * bits(motion - middle)
+        for candidate in (*around, middle):
+            consider(candidate, price, where)
+    return best
+
+
+def choose(condition, yes, no):
+    """Element-wise, of numbers, for arrays of either library."""
+    return condition * yes + ~condition * no
+
+
+def coarse(current, past):
+    """The best whole steps (B, h, w, 2) at a quarter of the size, each block for itself."""
+    small, old = (in_blocks(plane, COARSE).sum((2, 4)) for plane in (current, past))
+    count, height, width = small.shape
+    side = BLOCK // COARSE
+    batch, row, column = (places(n, small) for n in (count, height // side, width // side))
+    reach = places(2 * COARSE_REACH + 1, small) - COARSE_REACH
+    rows = (places(height, small) + reach[:, None]).clip(0, height - 1)
+    columns = (places(width, small) + reach[:, None]).clip(0, width - 1)
+    best = cost = None
+    for down, moved_rows in zip(reach, rows, strict=True):
+        error = abs(old[:, moved_rows][:, :, columns] - small[:, :, None])
+        error = error.reshape(count, height // side, side, len(reach), width // side, side).sum((2, 5))
+        error = error + (abs(reach)[:, None] + abs(down))
+        across = error.argmin(2)
+        error = error[batch[:, None, None], row[:, None], across, column]
+        if best is None:
+            best, cost = across[..., None] * places(2, across), error
+        better = error <= cost
+        cost = choose(better, error, cost)
+        best[..., 0] = choose(better, down, best[..., 0])
+        best[..., 1] = choose(better, across - COARSE_REACH, best[..., 1])
+    return best * COARSE * UNIT
+
+
+def neighbours(motion):
+    """The four around every vector, those at the edge for themselves."""
+    height, width = motion.shape[1:3]
+    rows, columns = places(height, motion), places(width, motion)
+    shifted = [motion[:, (rows + step).clip(0, height - 1)] for step in (-1, 1)]
+    return shifted + [motion[:, :, (columns + step).clip(0, width - 1)] for step in (-1, 1)]
+
+
+def lowest(a, b):
+    return choose(a < b, a, b)
+
+
+def highest(a, b):
+    return choose(a < b, b, a)
+
+
+def median(a, b, c, d):
+    """The mean of the middle two of four, rounded down."""
+    low, high = lowest(lowest(a, b), lowest(c, d)), highest(highest(a, b), highest(c, d))
+    return (a + b + c + d - low - high) // 2
+
+
+def bits(difference):
+    """Roughly what a difference (..., 2) from its prediction costs, (...)."""
+    size = abs(difference)
+    return 2.5 * (size > 0).sum(-1) + 0.9 * (size * 1.0).clip(0, 8).sum(-1) ** 0.7
+
+
+def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
+    """The groups in which a field (h, w, 2) is coded.
+
+    Yields:
+        ((rows, columns), predictions (n, 2), contexts (n, 2)) of vectors that must be in `field` before the next group.
+    """
+    height, width = field.shape[:2]
+    step = 1 << (max(height, width) - 1).bit_length()
+    yield (np.zeros(1, int),) * 2, np.zeros((1, 2), int), np.full((1, 2), FIRST_CONTEXT)
+    while step > 1:
+        half = step // 2
+        for top, left, ways in ((half, half, DIAGONAL), (0, half, STRAIGHT), (half, 0, STRAIGHT)):
+            grid = np.meshgrid(np.arange(top, height, step), np.arange(left, width, step), indexing="ij")
+            rows, columns = (axis.ravel() for axis in grid)
+            if len(rows):
+                yield (rows, columns), *expected(field, rows, columns, half * np.array(ways))
+        step = half
+
+
+DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+STRAIGHT = ((-1, 0), (0, -1), (0, 1), (1, 0))
+
+
+def expected(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, ways: np.ndarray) -> tuple:
+    """(predictions (n, 2), contexts (n, 2)) of the vectors at (rows, columns) by their neighbours in four directions.
+
+    The first neighbour that there is takes the place of those beyond the edge.
+    """
+    y, x = rows + ways[:, :1], columns + ways[:, 1:]
+    inside = (y >= 0) & (y < field.shape[0]) & (x >= 0) & (x < field.shape[1])
+    known = field[y * inside, x * inside]
+    known = np.where(inside[..., None], known, known[inside.argmax(0), np.arange(len(rows))])
+    spread = known.max(0) - known.min(0)
+    return median(*known), np.searchsorted(SPREADS, spread)
+
+
+def motion_tables() -> Tables:
+    """A table for every context: vectors fall off geometrically, more slowly the further their neighbours lie apart."""
+    size = np.abs(np.arange(-LIMIT, LIMIT + 1))
+    rates = [0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9]
+    mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in rates]
+    return Tables(np.array([0] + [LIMIT] * CONTEXTS), np.concatenate([integer_frequencies(m) for m in mass]))

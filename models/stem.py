@@ -1,0 +1,232 @@
+"""`stem`: the frames of a video between key frames, coded as what the past does not tell.
+
+    past picture --(motion)--> warp --> g_p --> predicted (M, h, w) -----+--------------------+
+                                                                         |                    |
+    frame --> g_a --> y - predicted = residual latents, coded as `fast` codes latents ... + predicted --> g_s --> frame
+                                            |                                  |
+                             table indexes: hyper features, past symbols     means: hyper features, predicted
+
+That the entropy model alone sees time, and symbols of past frames choose tables, follows STEM (Sun et al.,
+"Spatiotemporal entropy model is all you need for learned video compression", 2021) and VCT (Mentzer et al., NeurIPS
+2022). Where the means come from is another matter: latents lie 16 pixels apart, so a picture that moves by a fraction
+of that has quite other latents, and those of the past hardly predict them. Block motion, coded ahead of the latents,
+and one more analysis do. What is coded is a difference, but the means see the prediction too and can take back what
+is wrong in it (conditional coding, DCVC, Li et al., NeurIPS 2021).
+
+Transforms, gains and steps are those of an image model, which codes key frames and which `stem` grows from: at its
+start it codes residual latents by that model's prices. g_p starts as g_a and is a network of its own, because g_a of a
+decoded picture is not what the picture was decoded from: frames that repeat would lose about 0.7 dB each. Residuals
+are taken among latents as they are decoded, since gains and steps need not be inverses of each other.
+
+No float chooses a table: the symbols of the past frames are integers and do not depend on what was predicted from
+pixels, so a rounding error can move a sample and never a symbol.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixa.bitstream.tables import Tables
+from pixa.models.backbone import CONTEXT_MAX, Backbone, BackboneConfig, Coded
+from pixa.models.exact import ACT_BITS, ExactDepthwise, ExactPointwise, LevelInteger
+from pixa.models.fast import Fast, pass_mask
+from pixa.models.layers import ANCHORS, Pointwise, blocks, round_ste
+from pixa.models.mlic import ScaleNext
+from pixa.models.motion import motion_tables
+from pixa.models.rates import SCALES, start_tables
+
+WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those of pictures
+PAST = 2  # frames whose symbols choose tables
+MOTION_TABLES = 2 * SCALES - 1  # the number of the first
+
+
+@dataclass(frozen=True)
+class StemConfig(BackboneConfig):
+    """Widths of `stem`; those of the transforms are those of the image model that codes its key frames."""
+
+
+class ScalePast(nn.Module):
+    """Exact: features (B, F, h, w) and min(|symbols|, 15) of the past frames, each (B, M, h, w), the last one first.
+
+    Returns:
+        hidden (B, H, h, w) in [0, 255] and table indexes (B, M, h, w) in [0, 63].
+    """
+
+    def __init__(self, f: int, hidden: int, m: int):
+        super().__init__()
+        self.context = ExactDepthwise(PAST * m, in_bits=0)
+        self.hidden = ExactPointwise(f + PAST * m, hidden)
+        self.index = ExactPointwise(hidden, m, high=SCALES - 1)
+
+    def forward(self, features: Tensor, past: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(torch.cat([features, self.context(past)], 1))
+        return hidden, self.index(hidden, bias)
+
+
+class MeanPast(nn.Module):
+    """Float means of residual latents, pass A.
+
+    Features (B, F, h, w), predicted and the past frame's latents (B, M, h, w) -> state (B, K, h, w), base (B, M, h, w)
+    and means (B, M, h, w). The base takes back what is wrong in the prediction, or puts the past latents in its place:
+    a second analysis never gives quite what the first gave.
+    """
+
+    def __init__(self, f: int, k: int, m: int):
+        super().__init__()
+        self.enter = Pointwise(f, k)
+        self.predicted = Pointwise(m, k, zero=True)
+        self.change = Pointwise(m, k, zero=True)
+        self.blocks = blocks(k, 2)
+        self.gate = Pointwise(k, m, zero=True)
+        self.back = Pointwise(k, m, zero=True)
+        self.mean = Pointwise(k, m, zero=True)
+
+    def forward(self, features: Tensor, predicted: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        change = past - predicted
+        state = self.enter(features * 2.0**-ACT_BITS) + self.predicted(predicted) + self.change(change)
+        state = self.blocks(state)
+        base = self.gate(state) * predicted + self.back(state) * change
+        return state, base, self.mean(state) + base
+
+
+class MeanRest(nn.Module):
+    """Float means of residual latents, pass B: from state and base of A and what A rebuilt (zero elsewhere)."""
+
+    def __init__(self, k: int, m: int):
+        super().__init__()
+        self.enter = Pointwise(m, k)
+        self.blocks = blocks(k, 2)
+        self.mean = Pointwise(k, m, zero=True)
+
+    def forward(self, state: Tensor, base: Tensor, y_hat: Tensor) -> Tensor:
+        return self.mean(self.blocks(state + self.enter(y_hat))) + base
+
+
+class Past(NamedTuple):
+    """What a frame is coded with.
+
+    Attributes:
+        predicted: latents by motion from the past picture (B, M, h, w).
+        latents: those of the past frame (B, M, h, w).
+        magnitudes: min(|symbols|, 15) of the past frames, the last one first (B, 2M, h, w).
+    """
+
+    predicted: Tensor
+    latents: Tensor
+    magnitudes: Tensor
+
+
+def nothing(y: Tensor) -> Past:
+    """The past of latents (B, M, h, w) that follow nothing."""
+    zeros = torch.zeros_like(y)
+    return Past(zeros, zeros, zeros.repeat(1, PAST, 1, 1))
+
+
+class Stem(Backbone):
+    """The model `stem`; see the module. Without a past it predicts nothing and codes whole latents."""
+
+    def __init__(self, config: StemConfig = StemConfig(), mixed: bool = False):
+        super().__init__(config, mixed)
+        m, f = config.m, config.f
+        self.g_p = copy.deepcopy(self.g_a)
+        self.scale_a = ScalePast(f, config.hidden, m)
+        self.scale_b = ScaleNext(f, config.hidden, m, m)
+        self.mean_a = MeanPast(f, config.k, m)
+        self.mean_b = MeanRest(config.k, m)
+        self.index_bias_a = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
+        self.index_bias_b = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
+        self.set_tables(with_motion(start_tables()))
+
+    def as_decoded(self, y: Tensor, level: Tensor) -> Tensor:
+        """Latents of the analysis at the size that they have when decoded: gains and steps need not be inverses."""
+        return y * (self.log_gain(level) + self.log_step(level)).exp()
+
+    def predict(self, warped: Tensor, level: Tensor) -> Tensor:
+        """Latents (B, M, H/16, W/16) that a warped past picture (B, 3, H, W) in [0, 1] lets expect."""
+        trunk = 1 + self.config.analysis_high
+        with self.trunk_precision(warped):
+            high = self.g_p[:trunk](warped - 0.5)
+        return self.as_decoded(self.g_p[trunk:](high.float()), level)
+
+    def start_scales(self, index: Tensor) -> None:
+        for scale, bias in ((self.scale_a, self.index_bias_a), (self.scale_b, self.index_bias_b)):
+            scale.index.weight.mul_(0.1)
+            bias.anchors.copy_(index / 16)
+
+    @torch.no_grad()
+    def follow(self, image: Fast) -> None:
+        """Start as `image` does with the residual latents, whatever the past says.
+
+        Raises:
+            ValueError: the models differ in their widths or depths.
+        """
+        if self.config.as_dict() != image.config.as_dict():
+            raise ValueError("a model cannot follow one of other widths")
+        own = self.state_dict()
+        same = {name: v for name, v in image.state_dict().items() if name in own and own[name].shape == v.shape}
+        self.load_state_dict(own | same)
+        f, hidden = self.config.f, self.config.hidden
+        self.g_p.load_state_dict(image.g_a.state_dict())
+        for bias in (self.index_bias_a, self.index_bias_b):
+            bias.anchors.add_(WIDER)
+        self.mean_a.blocks[0].load_state_dict(image.mean_a.block.state_dict())
+        for scale, old in ((self.scale_a.hidden, image.scale_a.hidden), (self.scale_b.hidden, image.scale_b.hidden)):
+            scale.weight.zero_()
+            scale.weight[:, :f] = old.weight[:, :f]
+        self.scale_b.hidden.weight[:, f + hidden :] = image.scale_b.hidden.weight[:, f:]
+        self.set_tables(with_motion(image.tables))
+
+    def forward(self, x: Tensor, level: Tensor, past: Past | None = None) -> dict:
+        """Rate and reconstruction of frames, as those of `Backbone.forward` of pictures.
+
+        Returns:
+            What `Backbone.forward` returns, the latents "y" and "y_hat" (B, M, H/16, W/16) added.
+        """
+        y = self.as_decoded(self.analyse(x), level)
+        past = past or nothing(y)
+        residual = y - past.predicted
+        z = self.hyper(residual, level)
+        coded = self.code(residual, z, level, past=past)
+        y_hat = coded.y_hat + past.predicted
+        x_hat = self.g_s(y_hat, self.vector(level), self.trunk_precision(x))
+        return self.priced(coded, z) | {"x_hat": x_hat, "y": y, "y_hat": y_hat}
+
+    def code(
+        self,
+        y: Tensor,
+        z: Tensor,
+        level: Tensor,
+        quantise: Callable[[Tensor], Tensor] = round_ste,
+        past: Past | None = None,
+    ) -> Coded:
+        """As `Backbone.code`, y being residual latents."""
+        past = past or nothing(y)
+        z_symbols, z_index, features = self.hyper_features(z, level, quantise, y.shape[2:])
+        step = self.log_step(level).exp()
+        in_a = pass_mask(y.shape[2], y.shape[3], y.shape[1], y.device)
+        hidden, index_a = self.scale_a(features, past.magnitudes, self.index_bias_a(level))
+        state, base, mean_a = self.mean_a(features, past.predicted, past.latents)
+        symbols_a = quantise((y - mean_a) / step) * (in_a & (index_a > 0))
+        y_hat_a = (symbols_a * step + mean_a) * in_a
+        magnitude = round_ste(symbols_a.detach().abs()).clamp(max=CONTEXT_MAX)
+        _, index_b = self.scale_b(features, hidden, magnitude, self.index_bias_b(level))
+        index = torch.where(in_a, index_a, index_b)
+        mean = torch.where(in_a, mean_a, self.mean_b(state, base, y_hat_a))
+
+        residual = (y - mean) / step
+        symbols = torch.where(in_a, symbols_a, quantise(residual) * (index > 0))
+        return Coded(symbols, residual, index, z_symbols, z_index, symbols * step + mean)
+
+
+def with_motion(tables: Tables) -> Tables:
+    """The tables of an image model, and behind them those of motion."""
+    motion = motion_tables()
+    frequencies = tables.frequencies[1:MOTION_TABLES] + motion.frequencies[1:]
+    return Tables(np.append(tables.limits[:MOTION_TABLES], motion.limits[1:]), np.concatenate(frequencies))

@@ -1,0 +1,221 @@
+"""The training of `stem`: groups of frames coded one after the other as a decoder would have them.
+
+A group begins with a key frame of the image model. Every later frame finds its motion in the picture that the decoder
+shows of the frame before, and is charged for its residual latents; the levels of a group lie near each other, as those
+of a hierarchical quality pattern do. Gradients stay within a frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixa.datasets.clips import Clips
+from pixa.models import checkpoint, motion
+from pixa.models.architectures import make
+from pixa.models.backbone import CONTEXT_MAX
+from pixa.models.evaluate import EVAL_LEVELS
+from pixa.models.fast import Fast
+from pixa.models.layers import LEVELS
+from pixa.models.rates import rd_lambda
+from pixa.models.run import Run, TrainConfig
+from pixa.models.stem import MOTION_TABLES, Past, Stem
+
+MOTION_WORTH = 0.5  # quantiser steps of absolute difference that a bit of motion is worth
+STEP_WORTH = 6 / math.log(2)  # bits that a squared quantiser step of a latent is worth
+FROZEN = ("g_a", "g_s", "log_gain", "log_step", "vector")
+
+
+@dataclass
+class StemRunConfig(TrainConfig):
+    """Settings of a run that trains `stem`.
+
+    Attributes:
+        intra: the image model that codes key frames and that `stem` starts from, a checkpoint or a folder of weights.
+        frames: of a group in training, the key frame included.
+        shown: of a group in evaluation.
+        around: levels that frames of a group lie below and above its own at most.
+        transforms: also train analysis, synthesis, gains, steps and the trunk of g_p, by the error of the pixels.
+        balance: the loss of a level is weighted by lambda**-balance.
+        longest: frames read of a clip.
+    """
+
+    intra: str = "weights/fast.1"
+    frames: int = 4
+    shown: int = 8
+    around: int = 20
+    transforms: bool = False
+    balance: float = 0.35
+    longest: int = 48
+    lr: float = 8e-4
+    batch: int = 4
+    held_out: int = 6
+
+
+class Group:
+    """A group of frames (B, 3, H, W) in [0, 1], sides multiples of 64, coded frame by frame."""
+
+    def __init__(self, intra: Fast, x: Tensor, level: Tensor):
+        """Code the key frame."""
+        self.intra = intra
+        with torch.no_grad():
+            y = intra.analyse(x)
+            coded = intra.code(y, intra.hyper(y, level), level)
+            x_hat = intra.g_s(coded.y_hat, intra.vector(level))
+            self.out = {"x_hat": x_hat, "y_hat": coded.y_hat, "symbols": {"y": coded.symbols}}
+        self.zeros = torch.zeros_like(self.out["symbols"]["y"])
+        self.magnitudes = [magnitude(self.out), self.zeros]
+
+    def past(self, x: Tensor, level: Tensor, model: Stem) -> Past:
+        """What frames x (B, 3, H, W) are coded with; `field` holds their motion."""
+        shown = integers(self.out["x_hat"].detach())
+        with torch.no_grad():
+            step = 255 * model.log_step(level).exp().mean((1, 2, 3))[:, None, None]
+            self.field = motion.search(integers(x), shown, MOTION_WORTH * step)
+            warped = motion.warp(shown, self.field).permute(0, 3, 1, 2) / 255
+        return Past(model.predict(warped, level), self.out["y_hat"].detach(), torch.cat(self.magnitudes, 1))
+
+    def follow(self, out: dict) -> dict:
+        """Let the next frames see what has been made of these."""
+        self.out, self.magnitudes = out, [magnitude(out), self.magnitudes[0]]
+        return out
+
+
+def integers(x: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> (B, H, W, 3) integers in [0, 255]."""
+    return x.clamp(0, 1).mul(255).round().int().permute(0, 2, 3, 1).contiguous()
+
+
+def magnitude(out: dict) -> Tensor:
+    return out["symbols"]["y"].detach().abs().round().clamp(max=CONTEXT_MAX)
+
+
+def motion_symbols(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(symbols, tables) of a motion field (h, w, 2), each (2 * h * w,)."""
+    parts = [
+        (field[rows, columns] - prediction, context) for (rows, columns), prediction, context in motion.groups(field)
+    ]
+    symbols, contexts = (np.concatenate([part[i].ravel() for part in parts]) for i in (0, 1))
+    return symbols, contexts + MOTION_TABLES
+
+
+@torch.no_grad()
+def coded_groups(
+    model: Stem, intra: Fast, clips: Clips, held_out: int, groups: int, frames: int, size: int
+) -> Iterator[dict]:
+    """What the model makes of the frames but the first of random groups at random levels, motion included."""
+    model.eval()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(groups):
+        x = clips.batch(1, frames, size, held_out, generator)
+        level = torch.randint(0, LEVELS, (1,), generator=generator)
+        group = Group(intra.eval(), x[:, 0], level)
+        for frame in x[:, 1:].unbind(1):
+            out = group.follow(model(frame, level, group.past(frame, level, model)))
+            for name, values in zip(("symbols", "indexes"), motion_symbols(group.field[0].numpy()), strict=True):
+                out[name]["motion"] = torch.from_numpy(values)
+            yield out
+
+
+def bits_of(out: dict) -> Tensor:
+    """Bits of each sample (B,)."""
+    return -sum(p.log2().sum((1, 2, 3)) for p in out["likelihoods"].values())
+
+
+class StemRun(Run):
+    """A run that trains `stem` on clips."""
+
+    config_class = StemRunConfig
+
+    def read(self) -> None:
+        config = self.config
+        shortest = max(config.frames, config.shown)
+        self.clips = Clips([Path(p) for p in config.data], shortest, config.crop, config.longest).to(self.device)
+        if len(self.clips) <= config.held_out:
+            raise ValueError(f"{len(self.clips)} clips are not more than the {config.held_out} held out")
+        if self.rank == 0:
+            print(f"{len(self.clips)} clips, {self.clips.skipped} skipped", flush=True)
+
+    def build(self) -> Stem:
+        config = self.config
+        self.intra = checkpoint.load_model(Path(config.intra), self.device).eval().requires_grad_(False)
+        model = make("stem", self.intra.config.as_dict(), mixed="cuda" in self.device).to(self.device)
+        model.follow(self.intra)
+        if config.start and not self.path.exists():
+            checkpoint.fit(model, checkpoint.load_model(Path(config.start), self.device).state_dict(), config.start)
+        if not config.transforms:
+            trunk = model.g_p[: 1 + model.config.analysis_high]
+            for module in (trunk, *(model.get_submodule(name) for name in FROZEN)):
+                module.requires_grad_(False)
+        return model
+
+    def objective(self) -> Tensor:
+        """The mean over the frames but the first of bits and worth of the error in bits, a pixel, balanced."""
+        config = self.config
+        x = self.clips.batch(config.batch, config.frames, config.crop, config.held_out, self.generator)
+        draw = lambda low, high: torch.randint(low, high, (config.batch,), generator=self.generator, device=x.device)
+        base = draw(0, LEVELS)
+        near = lambda: (base + draw(-config.around, config.around + 1)).clamp(0, LEVELS - 1)
+        group, loss = Group(self.intra, x[:, 0], near()), 0.0
+        for t in range(1, config.frames):
+            level = near()
+            past = group.past(x[:, t], level, self.model)
+            out = group.follow(self.network(x[:, t], level, past))
+            loss = loss + self.loss(x[:, t], level, out) / (config.frames - 1)
+        return loss
+
+    def loss(self, x: Tensor, level: Tensor, out: dict) -> Tensor:
+        pixels = x.shape[2] * x.shape[3]
+        if self.config.transforms:
+            error = rd_lambda(level.float()) * 255**2 * (out["x_hat"] - x).square().mean((1, 2, 3))
+        else:
+            step = self.model.log_step(level).exp()
+            error = STEP_WORTH * ((out["y"] - out["y_hat"]) / step).square().sum((1, 2, 3)) / pixels
+        weight = rd_lambda(level.float()).div(rd_lambda(LEVELS // 2)).pow(-self.config.balance)
+        return ((bits_of(out) / pixels + error) * weight).mean()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict:
+        """Means over the central crops of the held-out clips.
+
+        Returns:
+            {"saving": of bits at equal PSNR against key frames alone, over the frames but the first, mean over levels,
+            "level_bpp_motion_intra_psnr": [[level, bits a pixel, those of motion in it, those of the image model, dB,
+            dB of the image model], ...]}.
+        """
+        self.model.eval()
+        table = []
+        for level in EVAL_LEVELS:
+            rows = []
+            for i in range(self.config.held_out):
+                x = self.clips.centre(i, self.config.shown, self.config.crop)
+                rows += self.rows(x, torch.tensor([level], device=x.device))
+            table.append([level, *np.mean(rows, 0).round(4).tolist()])
+        self.model.train()
+        return {"saving": round(saving(np.array(table)), 4), "level_bpp_motion_intra_psnr": table}
+
+    def rows(self, x: Tensor, level: Tensor) -> list[list[float]]:
+        """Figures of every frame but the first of a group (1, T, 3, H, W)."""
+        pixels, rows = x.shape[3] * x.shape[4], []
+        psnr = lambda out, frame: -10 * math.log10((out["x_hat"].clamp(0, 1) - frame).square().mean().item())
+        group = Group(self.intra, x[:, 0], level)
+        for frame in x[:, 1:].unbind(1):
+            past = group.past(frame, level, self.model)
+            out, alone = group.follow(self.model(frame, level, past)), self.intra(frame, level)
+            moved = self.model.tables.cost(*motion_symbols(group.field[0].cpu().numpy())).sum() / pixels
+            bpp, intra_bpp = (bits_of(o).item() / pixels for o in (out, alone))
+            rows.append([bpp + moved, moved, intra_bpp, psnr(out, frame), psnr(alone, frame)])
+        return rows
+
+
+def saving(table: np.ndarray) -> float:
+    """Mean share of bits saved at equal PSNR; rows as those of `evaluate`."""
+    _, bpp, _, intra_bpp, psnr, intra_psnr = table.T
+    alone = np.polyval(np.polyfit(intra_psnr, np.log(intra_bpp), 2), psnr)
+    return float(1 - np.exp(np.mean(np.log(bpp) - alone)))

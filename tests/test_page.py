@@ -1,0 +1,301 @@
+"""The page as a visitor meets it: in a browser, on real files."""
+
+import hashlib
+import io
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pixa
+
+gradio = pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api")
+
+from pixa.app.page import program  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SHOWN = "[data-shown]"
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed: apt-get install chromium")
+
+
+def png(samples):
+    file = io.BytesIO()
+    Image.fromarray(samples).save(file, "PNG")
+    return {"name": "photo.png", "mimeType": "image/png", "buffer": file.getvalue()}
+
+
+@pytest.fixture(scope="module")
+def photo(chelsea):
+    return np.ascontiguousarray(chelsea[20:212, 90:330])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    """A served page."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    page = program.build()
+    yield program.launch(page, program.LOOPBACK, None, block=False)
+    page.close(verbose=False)
+    os.environ.pop("GRADIO_TEMP_DIR")
+    if before is not None:
+        os.environ["GRADIO_TEMP_DIR"] = before
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visitor:
+    """One visitor's tab, with what it asked the network for and what went wrong in it."""
+
+    def __init__(self, browser, address):
+        self.tab = browser.new_page(viewport={"width": 1300, "height": 1000})
+        self.tab.set_default_timeout(60_000)
+        self.requests, self.errors = [], []
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.goto(address)
+        self.tab.wait_for_selector(f"#viewer {SHOWN}, #viewer{SHOWN}")
+
+    def shown(self, viewer="viewer"):
+        """The two pictures in a viewer, as the browser got them."""
+        paths = self.tab.get_attribute(f"#{viewer} {SHOWN}, #{viewer}{SHOWN}", "data-shown").split(" ")
+        sources = self.tab.eval_on_selector_all(f"#{viewer} img", "images => images.map((image) => image.src)")
+        assert [source.endswith(quote(path)) for source, path in zip(sources, paths, strict=True)] == [True, True]
+        answers = [self.tab.request.get(source) for source in sources]
+        assert [answer.headers["content-type"] for answer in answers] == ["image/png"] * 2
+        return [np.asarray(Image.open(io.BytesIO(answer.body()))) for answer in answers]
+
+    def after(self, action, viewer="viewer"):
+        """Do something and wait for the pictures that it brings."""
+        node = f"#{viewer} {SHOWN}, #{viewer}{SHOWN}"
+        before = self.tab.get_attribute(node, "data-shown") if self.tab.query_selector(node) else ""
+        action()
+        script = (
+            "([node, before]) => { const n = document.querySelector(node); return n && n.dataset.shown != before; }"
+        )
+        self.tab.wait_for_function(script, arg=[node, before])
+
+    def hand_in(self, file, drop="#drop"):
+        self.tab.set_input_files(f"{drop} input[type=file]", file)
+
+    def set_quality(self, side, value):
+        self.tab.fill(f"#quality-{side} input[type=number]", str(value))
+        self.tab.locator(f"#quality-{side} input[type=number]").blur()
+
+    def lock(self, name):
+        self.tab.locator("#lock").get_by_label(name).check()
+
+    def figure(self, field):
+        """(left, right) values of the table with all their digits."""
+        cells = f"#figures [data-field='{field}']"
+        titles = self.tab.eval_on_selector_all(cells, "cells => cells.map((cell) => cell.title)")
+        return [float(title.split()[0].replace(",", "")) for title in titles]
+
+    def until(self, field, holds):
+        """The values of a figure as soon as something holds for them."""
+        for _ in range(300):
+            values = self.figure(field)
+            if len(values) == 2 and holds(*values):
+                return values
+            self.tab.wait_for_timeout(200)
+        raise AssertionError(f"{field} stays at {values}")
+
+    def download(self, button):
+        with self.tab.expect_download() as download:
+            self.tab.click(button)
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+    def told(self):
+        """The message on the screen, which is then closed."""
+        toast = self.tab.locator(".toast-body").first
+        text = toast.inner_text()
+        toast.get_by_test_id("toast-close").click()
+        toast.wait_for(state="detached")
+        return text
+
+
+@pytest.fixture
+def visitor(browser, address):
+    visitor = Visitor(browser, address)
+    yield visitor
+    assert visitor.errors == []
+    visitor.tab.close()
+
+
+def test_the_page_listens_on_this_machine_alone_and_asks_nobody_else(visitor, address):
+    assert address.startswith("http://127.0.0.1:")
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with pytest.raises(OSError), socket.create_connection((socket.gethostbyname(socket.gethostname()), port), 2) as s:
+        if s.getpeername()[0].startswith("127."):
+            raise OSError("this machine's name is its loopback address")
+    assert len(visitor.requests) > 10
+    assert [u for u in visitor.requests if not u.startswith((address, "data:", "blob:"))] == []
+
+
+def test_what_is_seen_is_what_is_downloaded(visitor, photo):
+    visitor.after(lambda: visitor.hand_in(png(photo)))
+    name, data = visitor.download("#file-right")
+    assert name == "photo-pixa-fast-q40.pixa" and data == pixa.encode(photo, quality=40)
+    left, right = visitor.shown()
+    decoded = pixa.decode(data)
+    assert (right == decoded).all()
+    name, file = visitor.download("#png-right")
+    assert name == "photo-pixa-fast-q40.png" and (np.asarray(Image.open(io.BytesIO(file))) == decoded).all()
+    name, file = visitor.download("#file-left")
+    assert name.endswith(".jpg") and (np.asarray(Image.open(io.BytesIO(file))) == left).all()
+    visitor.until("bytes", lambda *sizes: sizes == (len(file), len(data)))
+
+
+def test_sliders_move_one_side_and_the_lock_moves_both(visitor, photo):
+    visitor.after(lambda: visitor.hand_in(png(photo)))
+    left, right = visitor.until("bytes", lambda one, other: one <= other < 5000)
+    visitor.set_quality("right", 70)
+    louder = visitor.until("bytes", lambda _, now: now > right)
+    assert left < louder[0] <= louder[1]
+    visitor.set_quality("left", 20)
+    fewer = visitor.until("bytes", lambda now, _: now < louder[0])
+    assert fewer[1] <= fewer[0]
+    visitor.lock("same PSNR")
+    visitor.until("psnr-rgb", lambda one, other: other <= one < other + 1)
+    visitor.lock("free")
+    before = visitor.figure("bytes")
+    visitor.set_quality("left", 90)
+    assert visitor.until("bytes", lambda now, _: now > before[0])[1] == before[1]
+    visitor.tab.wait_for_function("() => !document.querySelector('#figures').innerText.includes('measuring')")
+    assert len(visitor.figure("ssimulacra2")) == len(visitor.figure("ms-ssim-rgb")) == 2
+
+
+def test_both_sides_zoom_together(visitor):
+    visitor.tab.click("#viewer [data-zoom='4']")
+    transforms = visitor.tab.eval_on_selector_all("#viewer img", "images => images.map((i) => i.style.transform)")
+    assert transforms[0] == transforms[1] and "scale(4)" in transforms[0]
+    assert visitor.tab.eval_on_selector("#viewer img", "i => getComputedStyle(i).imageRendering") == "pixelated"
+    box = visitor.tab.locator("#viewer .stage").bounding_box()
+    visitor.tab.mouse.move(box["x"] + 20, box["y"] + 20)
+    visitor.tab.mouse.wheel(0, -200)
+    visitor.tab.wait_for_function("() => document.querySelector('#viewer output').innerText != '400%'")
+    transforms = visitor.tab.eval_on_selector_all("#viewer img", "images => images.map((i) => i.style.transform)")
+    assert transforms[0] == transforms[1] and "scale(4)" not in transforms[0]
+
+
+def test_the_error_map_is_dark_beside_the_original(visitor, photo):
+    visitor.after(lambda: visitor.hand_in(png(photo)))
+    visitor.after(lambda: visitor.tab.locator("#layer").get_by_label("errors").check())
+    left, right = visitor.shown()
+    assert left.mean() > right.mean() > 1
+
+
+def test_a_pixa_file_is_looked_into(visitor, photo):
+    data = pixa.encode(photo, quality=55)
+    file = {"name": "mine.pixa", "mimeType": "application/octet-stream", "buffer": data}
+    visitor.after(lambda: visitor.hand_in(file), "inspector")
+    assert "mine.pixa" in visitor.tab.inner_text("#inspected") and "quality 55" in visitor.tab.inner_text("#inspected")
+    assert "TILE" in visitor.tab.inner_text("#parts")
+    assert (visitor.shown("inspector")[0] == pixa.decode(data)).all()
+    broken = file | {"buffer": data[:-9]}
+    visitor.hand_in(broken, "#drop-pixa")
+    assert "cut" in visitor.told()
+
+
+def test_pictures_can_be_pasted(visitor, photo):
+    script = """(bytes) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }));
+    }"""
+    visitor.after(lambda: visitor.tab.evaluate(script, list(png(photo)["buffer"])))
+    assert "pasted.png" in visitor.tab.inner_text("#facts")
+
+
+def test_uploads_that_cannot_be_taken_are_answered_in_plain_words(visitor, photo):
+    large = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(large, "PNG")
+    for name, data, words in (
+        ("large.png", large.getvalue(), "100 megapixels"),
+        ("noise.png", bytes(range(256)) * 8, "not a picture"),
+        ("program.jpg", b"MZ\x90\0" + bytes(4000), "not a picture"),
+        ("empty.png", b" ", "not a picture"),
+    ):
+        visitor.hand_in({"name": name, "mimeType": "image/png", "buffer": data})
+        message = visitor.told()
+        assert words in message and name in message and "Traceback" not in message
+    visitor.after(lambda: visitor.hand_in(png(photo)))
+
+
+def test_two_visitors_do_not_disturb_each_other(browser, address, visitor, photo):
+    other = Visitor(browser, address)
+    mirrored = np.ascontiguousarray(photo[:, ::-1])
+    visitor.hand_in(png(photo))
+    other.hand_in(png(mirrored))
+    for one, picture in ((visitor, photo), (other, mirrored)):
+        one.tab.wait_for_function("() => document.querySelector('#facts').innerText.includes('photo.png')")
+        expected = pixa.decode(pixa.encode(picture, quality=40))
+        for _ in range(100):
+            shown = one.shown()[1]
+            if shown.shape == expected.shape:
+                break
+            one.tab.wait_for_timeout(200)
+        assert (shown == expected).all()
+    other.tab.close()
+
+
+def test_curves_are_drawn_live_and_taken_away(visitor, photo):
+    visitor.after(lambda: visitor.hand_in(png(photo)))
+    tab = visitor.tab
+    tab.get_by_role("tab", name="Curves").click()
+    for codec in ("AVIF", "JPEG XL"):
+        box = tab.locator("#curve-codecs").get_by_label(codec)
+        if box.count():
+            box.uncheck()
+    tab.fill("#curve-points input[type=number]", "3")
+    tab.click("#curve-start")
+    tab.wait_for_selector("#curve-json:not([disabled])")
+    assert tab.inner_text("#curve-status") == "9 of 9 files"
+    assert tab.locator("#curve-plot svg").count() == tab.locator("#kodak-plot svg").count() == 1
+    assert "pixa fast" in tab.inner_text("#curve-table")
+    name, data = visitor.download("#curve-csv")
+    assert name == "photo-curves.csv" and len(data.splitlines()) == 10
+
+
+def test_several_pictures_come_back_in_an_archive(visitor, photo):
+    tab = visitor.tab
+    tab.get_by_role("tab", name="Batch").click()
+    tab.set_input_files("#batch-files input[type=file]", [png(photo), png(photo) | {"name": "b.png"}])
+    tab.wait_for_function("() => document.querySelectorAll('#batch-files tr').length >= 2")
+    tab.click("#batch-start")
+    tab.wait_for_function("() => document.querySelector('#batch-status').innerText.includes('became')")
+    _, data = visitor.download("#batch-result")
+    assert data[:2] == b"PK" and pixa.encode(photo, quality=60) in data
+
+
+def test_what_a_visitor_leaves_is_removed(browser, address, folder, photo):
+    own = np.ascontiguousarray(photo[::-1])
+    digest = hashlib.sha256(png(own)["buffer"]).digest()
+    visitor = Visitor(browser, address)
+    before = set(folder.glob("desk-*"))
+    visitor.after(lambda: visitor.hand_in(png(own)))
+    uploads = [path for path in folder.rglob("*.png") if hashlib.sha256(path.read_bytes()).digest() == digest]
+    assert uploads == []
+    visitor.tab.close()
+    end = time.monotonic() + 30
+    while set(folder.glob("desk-*")) & before and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not set(folder.glob("desk-*")) & before

@@ -1,0 +1,445 @@
+"""The model `stem`: motion, what it knows of the past, its training, its files, exact symbols."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pixa import inter
+from pixa.backends import OnnxModel
+from pixa.bitstream import entropy
+from pixa.errors import Corrupt, PixaError
+from pixa.image import Analysed
+from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols, encode_tile, seen
+from pixa.models import motion
+from pixa.models.export import bias_of, decode_macs, export
+from pixa.models.fast import Fast, FastConfig
+from pixa.models.layers import ANCHOR_STEP, LEVELS
+from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.models.restore import restore
+from pixa.models.stem import Past, Stem, StemConfig, nothing
+from pixa.models.stem_graphs import scales
+from pixa.models.train import main
+from pixa.pixels import Picture
+from tests.test_exactness import RUNTIMES, derived_bounds
+from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
+from tests.test_mlic import WIDTHS, as_tensor, stir, stored_integers
+from tests.test_model import refused_layers
+from tests.torch_backend import TorchModel
+
+SIZE = (112, 144)  # of the frames; latents of 7 rows and 9 columns
+LEVEL = 120
+
+
+@pytest.fixture(scope="module")
+def image() -> Fast:
+    torch.manual_seed(4)
+    return stir(Fast(FastConfig(**WIDTHS)))
+
+
+@pytest.fixture(scope="module")
+def stem(image) -> Stem:
+    """Everything in it has an effect."""
+    torch.manual_seed(5)
+    model = Stem(StemConfig(**WIDTHS))
+    model.follow(image)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2 and not p.any():
+                p.normal_(std=0.2 * p.shape[1] ** -0.5)
+        for scale in (model.scale_a, model.scale_b):
+            scale.hidden.weight.add_(torch.randn_like(scale.hidden.weight) * 0.2)
+        model.half().float()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(image, stem, tmp_path_factory) -> Path:
+    """Weights of an image model and of the model of the frames between its key frames."""
+    folder = tmp_path_factory.mktemp("weights")
+    export(image, "test", 900, folder)
+    export(stem, "test", 901, folder, "fast.test")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def installed(folder, monkeypatch):
+    monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
+    list_models.cache_clear()
+    yield
+    list_models.cache_clear()
+
+
+@pytest.fixture
+def entry() -> ModelEntry:
+    return find_model("stem")
+
+
+@pytest.fixture
+def nets(entry) -> OnnxModel:
+    return OnnxModel(entry, 1)
+
+
+@pytest.fixture
+def key() -> OnnxModel:
+    return OnnxModel(find_model("fast"), 1)
+
+
+@pytest.fixture(scope="module")
+def frames(coffee) -> list[np.ndarray]:
+    """A photograph that moves by 5 rows and 3 columns a frame."""
+    return [np.ascontiguousarray(coffee[80 + 5 * t :, 150 + 3 * t :][: SIZE[0], : SIZE[1]]) for t in range(4)]
+
+
+def after(tile: TileSymbols, y_hat: np.ndarray, level: int, nets: OnnxModel, before: inter.Past | None) -> inter.Past:
+    """What the next frame is told of one that has been coded."""
+    return {
+        "past_1": np.clip(tile.y, -CONTEXT_MAX, CONTEXT_MAX),
+        "past_2": before["past_1"] if before else np.zeros_like(tile.y),
+        "past_hat_1": y_hat[None],
+        "past_picture": nets.synthesis(y_hat, level),
+    }
+
+
+def coded(frames: list[np.ndarray], key: OnnxModel, nets: OnnxModel, levels: list[int]) -> list[tuple]:
+    """(payload, y_hat, past) of every frame of a group."""
+    past, said = None, []
+    for frame, level in zip(frames, levels, strict=True):
+        model = nets if past else key
+        given = past and past | {"picture": frame}
+        payload, y_hat = encode_tile(key.analysis(frame), level, model, past=given)
+        said.append((payload, y_hat, past))
+        past = after(TileSymbols(payload, *y_hat.shape, level, model, past), y_hat, level, model, past)
+    return said
+
+
+@pytest.fixture
+def group(frames, key, nets) -> list[tuple]:
+    return coded(frames, key, nets, [LEVEL + 15, LEVEL - 10, LEVEL, LEVEL - 5])
+
+
+class TestMotion:
+    def test_whole_steps_move_pixels(self, coffee):
+        picture = coffee[None, 64:160, 64:192].astype(np.int16)
+        moved = motion.warp(picture, np.full((1, 6, 8, 2), (8, -12)))
+        assert np.array_equal(moved[0, :80, 3:], picture[0, 2:82, :-3])
+        assert np.array_equal(moved[0, -1], moved[0, -2])  # below the edge lies more of the edge
+
+    def test_parts_of_steps_lie_on_straight_lines(self, coffee):
+        picture = coffee[None, 64:96, 64:96].astype(np.int16)
+        moved = motion.warp(picture, np.full((1, 2, 2, 2), (1, 2)))[0, :31, :31].astype(float)
+        p = picture[0].astype(float)
+        across = (p[:, :31] + p[:, 1:]) / 2
+        assert np.abs(moved - (0.75 * across[:31] + 0.25 * across[1:])).max() <= 0.5
+
+    @pytest.mark.parametrize("shift", [(0, 0), (7, -9), (-22, 13)])
+    def test_search_finds_where_a_picture_went(self, coffee, shift):
+        cut = lambda y, x: coffee[None, 100 + y : 196 + y, 200 + x : 328 + x].astype(np.int32)
+        field = motion.search(cut(*shift), cut(0, 0), 20.0)
+        inside = field[0, 2:-2, 1:-1].reshape(-1, 2)
+        assert (inside == 4 * np.array(shift)).all(1).mean() > 0.7
+        as_torch = motion.search(torch.tensor(cut(*shift)), torch.tensor(cut(0, 0)), 20.0)
+        assert np.array_equal(as_torch.numpy(), field)
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 9), (18, 22)])
+    def test_every_field_comes_back(self, nets, size):
+        field = np.random.default_rng(1).integers(-motion.REACH, motion.REACH + 1, (*size, 2)).astype(np.int32)
+        decoder = entropy.Decoder(entropy.encode(inter.write(field, nets.tables), nets.tables), nets.tables)
+        assert np.array_equal(inter.read(decoder, *size, nets.tables), field)
+        decoder.finish()
+
+    def test_what_moves_as_one_costs_next_to_nothing(self, nets):
+        field = np.full((18, 22, 2), (5, -31), np.int32)
+        assert len(entropy.encode(inter.write(field, nets.tables), nets.tables)) < 40
+        still = entropy.encode(inter.write(0 * field, nets.tables), nets.tables)
+        field[6:12, 8:14] += (9, 20)
+        assert len(still) + 20 < len(entropy.encode(inter.write(field, nets.tables), nets.tables)) < 150
+
+
+class TestModel:
+    def test_gradient_reaches_every_parameter(self, stem, photo):
+        model = Stem(stem.config)
+        model.load_state_dict(stem.state_dict())
+        level = torch.arange(0, LEVELS, ANCHOR_STEP)
+        x = as_tensor(photo[:64, :128]).expand(len(level), -1, -1, -1)
+        predicted = 0.2 * model.predict(as_tensor(photo[4:68, 2:130]).expand_as(x), level)
+        symbols = torch.randint(0, CONTEXT_MAX + 1, (len(level), 2 * model.config.m, 4, 8)).float()
+        out = model.train()(x, level, Past(predicted, 0.9 * predicted.detach(), symbols))
+        rate = sum(p.log2().mean() for p in out["likelihoods"].values())
+        (1000 * (out["x_hat"] - x).square().mean() - rate).backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        assert without == []
+
+    @torch.no_grad()
+    def test_starts_with_the_prices_of_the_image_model(self, image, photo):
+        model = Stem(StemConfig(**WIDTHS))
+        model.follow(image)
+        y, z, level = torch.randn(1, 16, 8, 8), torch.randn(1, 8, 2, 2), torch.tensor([80])
+        past = nothing(y)._replace(magnitudes=torch.full((1, 32, 8, 8), 7.0))
+        own, other = model.code(y, z, level, past=past), image.code(y, z, level)
+        in_a = torch.arange(8)[:, None] + torch.arange(8) & 1 == 0
+        risen = (own.index - other.index)[:, :8, in_a][other.index[:, :8, in_a] < 50]
+        assert set(risen.unique().tolist()) <= {6.0, 7.0}  # 16 * WIDER
+        means = [y - own.residual * model.log_step(level).exp(), y - other.residual / image.log_gain(level).exp()]
+        torch.testing.assert_close(means[0][:, :8, in_a], means[1][:, :8, in_a], rtol=0, atol=1e-5)
+
+    def test_other_widths_are_refused(self, image):
+        with pytest.raises(ValueError, match="other widths"):
+            Stem(StemConfig(**WIDTHS | {"k": 24})).follow(image)
+
+    def test_decoding_keeps_to_its_budget(self):
+        assert decode_macs(Stem()) <= 21_000
+
+    @torch.no_grad()
+    def test_without_motion_and_change_a_frame_is_predicted_from_its_picture(self, stem, photo):
+        x, level = as_tensor(photo[:128, :128]), torch.tensor([LEVEL])
+        y = stem.as_decoded(stem.analyse(x), level)
+        alone = stem(x, level)
+        helped = stem(x, level, nothing(y)._replace(predicted=y))
+        bits = [-sum(p.log2().sum() for p in out["likelihoods"].values()) for out in (alone, helped)]
+        assert bits[1] < bits[0]
+
+
+class TestFiles:
+    def test_names_the_model_of_key_frames(self, entry):
+        assert entry.intra == "fast.test"
+        assert find_model(entry.intra).intra == ""
+
+    @torch.no_grad()
+    def test_the_payload_holds_the_symbols_of_forward(self, stem, frames, group, nets):
+        for frame, (payload, y_hat, past), level in list(zip(frames, group, (0, LEVEL - 10, LEVEL), strict=False))[1:]:
+            tile = TileSymbols(payload, *y_hat.shape, level, nets, past)
+            field = torch.from_numpy(tile.motion)[None]
+            shown = torch.tensor(past["past_picture"])[None].int()
+            warped = motion.warp(shown, field).permute(0, 3, 1, 2) / 255
+            predicted = stem.predict(warped, torch.tensor([level]))
+            np.testing.assert_allclose(inter.predict(past, tile.motion, level, nets), predicted, atol=1e-3)
+            y = stem.as_decoded(stem.analyse(as_tensor(frame)), torch.tensor([level])) - predicted
+            known = torch.cat([torch.from_numpy(seen(past)[name])[:, :, :7, :9] for name in ("past_1", "past_2")], 1)
+            given = Past(predicted, torch.from_numpy(past["past_hat_1"]), known)
+            out = stem.code(y, torch.from_numpy(tile.z).float(), torch.tensor([level]), past=given)
+            assert np.abs(tile.y).mean() > 0.1
+            # A latent on the edge of rounding may fall to either side, and change what comes after it.
+            assert (tile.y != out.symbols.numpy()).mean() < 0.01
+            rebuilt = torch.from_numpy(tile.reconstruct(nets)) - predicted[0]
+            assert ((rebuilt - out.y_hat[0]).abs() > 0.01).float().mean() < 0.02
+
+    def test_decoder_rebuilds_what_the_encoder_saw(self, group, key, nets):
+        for (payload, y_hat, past), level in zip(group, (135, 110, 120, 115), strict=True):
+            model = nets if past else key
+            tile = TileSymbols(payload, *y_hat.shape, level, model, past)
+            np.testing.assert_array_equal(tile.reconstruct(model), y_hat)
+
+    def test_a_frame_that_repeats_costs_less(self, frames, key, image, group, tmp_path):
+        fresh = Stem(image.config)
+        fresh.follow(image)
+        predicting = OnnxModel(entry_at(tmp_path, export(fresh, "fresh", 902, tmp_path, "fast.test")), 1)
+        y, (_, _, past) = key.analysis(frames[0]), group[1]
+        sizes = [
+            len(encode_tile(y, LEVEL, predicting, past=past | {"picture": frames[0], "past_picture": shown})[0])
+            for shown in (frames[0], frames[0][::-1].copy())
+        ]
+        assert sizes[0] < 0.7 * sizes[1]
+
+    def test_restored_model_exports_the_same_files(self, entry, folder, tmp_path):
+        export(restore(entry.folder), entry.tag, entry.wire_id, tmp_path, entry.intra)
+        for name in {*entry.decoder, *entry.encoder} - {"analysis.onnx", "predict.onnx", "tables.npz"}:
+            assert (tmp_path / entry.folder.name / name).read_bytes() == (entry.folder / name).read_bytes()
+        one, other = (dict(np.load(path / entry.folder.name / "tables.npz")) for path in (tmp_path, folder))
+        assert all(np.array_equal(one[name], other[name]) for name in ("limits", "frequencies", "test_sha256"))
+
+    def test_no_damage_goes_further_than_an_error(self, group, nets):
+        payload, y_hat, past = group[1]
+        rng, outcomes = np.random.default_rng(3), set()
+        for _ in range(60):
+            damaged = bytearray(payload)
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+            try:
+                tile = TileSymbols(bytes(damaged), *y_hat.shape, 110, nets, past)
+                outcomes.add(tile.reconstruct(nets).shape)
+            except PixaError as error:
+                outcomes.add(type(error))
+        assert outcomes <= {Corrupt, y_hat.shape}
+        assert Corrupt in outcomes
+
+    def test_another_past_does_not_go_unnoticed(self, group, nets):
+        payload, y_hat, past = group[2]
+        other = past | {"past_1": np.flip(past["past_1"], 3).copy()}
+        with pytest.raises(Corrupt):
+            TileSymbols(payload, *y_hat.shape, LEVEL, nets, other)
+
+
+def entry_at(folder: Path, facts: dict) -> ModelEntry:
+    """An entry of the manifest in another folder than that of the registry."""
+
+    class Elsewhere(ModelEntry):
+        folder = property(lambda self: place)
+
+    place = folder / f"{facts['name']}.{facts['tag']}"
+    return Elsewhere(**facts | {name: tuple(facts[name]) for name in ("decoder", "encoder")})
+
+
+class TestExactness:
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    def test_symbols_are_equal_and_latents_close(self, group, entry, nets, runtime):
+        other, hashes = RUNTIMES[runtime](entry), set()
+        for (payload, y_hat, past), level in list(zip(group, (135, 110, 120, 115), strict=True))[1:]:
+            tile = TileSymbols(payload, *y_hat.shape, level, other, past)
+            assert tile.integers() == TileSymbols(payload, *y_hat.shape, level, nets, past).integers()
+            assert np.abs(tile.reconstruct(other) - y_hat).max() < 0.01 * nets.vector("step", level).min()
+            hashes.add(hashlib.sha256(tile.integers()).digest())
+        assert len(hashes) == 3
+
+    def test_symbols_need_no_float_of_the_past(self, group, nets):
+        payload, y_hat, past = group[2]
+        integers = {name: past[name] for name in ("past_1", "past_2")}
+        tile = TileSymbols(payload, *y_hat.shape, LEVEL, nets, integers)
+        assert tile.integers() == TileSymbols(payload, *y_hat.shape, LEVEL, nets, past).integers()
+
+    def test_onnxruntime_decodes_what_torch_coded(self, frames, entry, key, nets):
+        group = coded(frames, key, TorchModel(entry), [LEVEL] * 4)
+        for payload, y_hat, past in group[1:]:
+            tile = TileSymbols(payload, *y_hat.shape, LEVEL, nets, past)
+            assert np.abs(tile.reconstruct(nets) - y_hat).max() < 0.01 * nets.vector("step", LEVEL).min()
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)
+    @pytest.mark.parametrize("level", [0, 200])
+    def test_exact_networks_give_the_same_integers(self, entry, nets, dtype, level):
+        rng, said = np.random.default_rng(7), []
+        z = rng.choice([-Z_MAX, 0, Z_MAX], (1, 8, 5, 6))
+        seen = rng.choice([0, 1, CONTEXT_MAX], (3, 1, 16, 20, 24))
+        for runtime in (nets, TorchModel(entry, dtype)):
+            memory = dict(zip(("z", "past_1", "past_2", "magnitude"), map(np.float32, (z, *seen)), strict=True))
+            said.append([runtime.scale(p, memory, level) for p in (0, 1)] + [memory["features"], memory["hidden_a"]])
+        assert all(np.ptp(values) > 10 for values in said[0])
+        assert all(np.array_equal(first, second) for first, second in zip(*said, strict=True))
+
+    def test_past_symbols_choose_tables(self, nets):
+        memory = {name: np.zeros((1, 16, 8, 8), np.float32) for name in ("past_1", "past_2")}
+        memory["z"] = np.ones((1, 8, 2, 2), np.float32)
+        still = nets.scale(0, dict(memory), LEVEL)
+        for name in ("past_1", "past_2"):
+            assert (nets.scale(0, memory | {name: memory[name] + CONTEXT_MAX}, LEVEL) != still).any()
+
+    def test_bounds_are_those_of_the_files(self, entry):
+        recorded = json.loads((entry.folder / "export.json").read_text())["bounds"]
+        assert derived_bounds(entry) == list(recorded.values())
+        assert max(recorded.values()) < 2**24
+
+    def test_a_sum_past_the_exact_range_is_refused_by_layer(self, stem):
+        model = Stem(stem.config)
+        model.load_state_dict(stem.state_dict())
+        assert {"scale_a.context", "scale_a.index", "scale_b.hidden"} < refused_layers(model)
+
+
+class TestFormat:
+    """FORMAT.md, sections 4.4 and 6.9."""
+
+    def test_graphs_are_described(self, nets):
+        for name, *sides in table("graph of `stem` | inputs | outputs"):
+            session = nets.session(name)
+            for side, values in zip(sides, (session.get_inputs(), session.get_outputs()), strict=True):
+                assert re.findall(r"(\w+) \(1, ", side) == [value.name for value in values]
+
+    def test_integers_alone_pass_the_self_test(self, entry):
+        arrays = dict(np.load(entry.folder / "tables.npz"))
+        whole = lambda name: arrays[f"test_{name}"][0].astype(np.int64)
+        at = lambda name: arrays[name][100].astype(np.int64)[:, None, None]
+        p1, d2, p3, p4, d5, p6, d7, p8, p9 = stored_integers(entry.folder / "scale_a.onnx")
+        x = np.clip(whole("z") * at("z_scale"), -255, 255)
+        x = shuffle(rescale(pointwise(x, *p1)))
+        x = rescale(pointwise(rescale(depthwise(x, *d2)), *p3))
+        x = rescale(depthwise(shuffle(rescale(pointwise(x, *p4))), *d5))
+        features = rescale(pointwise(x, *p6) + at("feature_bias"))
+        x = rescale(depthwise(np.concatenate([whole("past_1"), whole("past_2")]), *d7), shift=2)
+        hidden = rescale(pointwise(np.concatenate([features, x]), *p8))
+        said = [features, hidden, rescale(pointwise(hidden, *p9) + at("index_bias_a"), top=63)]
+        d1, p2, p3 = stored_integers(entry.folder / "scale_b.onnx")
+        x = rescale(depthwise(whole("magnitude"), *d1), shift=2)
+        x = rescale(pointwise(np.concatenate([features, hidden, x]), *p2))
+        said.append(rescale(pointwise(x, *p3) + at("index_bias_b"), top=63))
+        digest = hashlib.sha256(b"".join(x.astype(np.uint8).tobytes() for x in said))
+        assert digest.digest() == arrays["test_sha256"].tobytes()
+
+    def test_biases_are_named_by_their_graphs(self, stem):
+        assert [bias_of(scale) for scale in scales(stem)] == ["index_bias_a", "index_bias_b"]
+
+
+class TestTrainer:
+    """`pixa train --model stem`."""
+
+    @pytest.fixture
+    def clips(self, coffee, tmp_path) -> Path:
+        """Two clips, folders of numbered pictures, of a window that wanders."""
+        for name, top in (("a", 0), ("b", 150)):
+            (tmp_path / "clips" / name).mkdir(parents=True)
+            for t in range(4):
+                part = coffee[top + 3 * t :, 50 + 4 * t :][:240, :300]
+                Image.fromarray(part).save(tmp_path / "clips" / name / f"{t}.png")
+        return tmp_path / "clips"
+
+    def run(self, clips: Path, folder: Path, out: Path, *words: str) -> int:
+        data = ["--model", "stem", "--data", str(clips), "--out", str(out), "--crop", "64", "--held-out", "1"]
+        data += ["--frames", "3", "--shown", "3", "--batch", "2", "--threads", "1"]
+        return main([*data, "--intra", str(folder / "fast.test"), *words])
+
+    def test_is_trained_resumed_calibrated_and_exported(self, clips, folder, tmp_path):
+        out = tmp_path / "run"
+        assert self.run(clips, folder, out, "--minutes", "0") == 0
+        assert self.run(clips, folder, out, "--minutes", "0.01") == 0
+        first, last = (json.loads(line) for line in (out / "log.jsonl").read_text().splitlines())
+        assert first["step"] == 0 < last["step"]
+        for line in (first, last):
+            levels, bpp, moved, alone, psnr, psnr_alone = np.transpose(line["level_bpp_motion_intra_psnr"])
+            assert levels.tolist() == [0, 50, 100, 150, 200]
+            assert (moved > 0).all() and (moved < bpp).all()
+            assert np.isfinite([*alone, *psnr, *psnr_alone, line["saving"]]).all()
+        state = torch.load(out / "checkpoint.pt", weights_only=True)
+        start = restore(folder / "fast.test").state_dict()
+        assert all(torch.equal(state["model"][name], start[name]) for name in start if name.startswith(("g_a", "g_s")))
+
+        command = [sys.executable, "-m", "pixa.models.export", str(out / "checkpoint.pt"), "7", "903"]
+        command += ["--weights", str(folder), "--held-out", "1"]
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert refused.returncode == 2 and "--intra" in refused.stderr
+
+    def test_transforms_can_be_trained_too(self, clips, folder, tmp_path):
+        assert self.run(clips, folder, tmp_path / "run", "--minutes", "0.01", "--transforms") == 0
+        state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+        start = restore(folder / "fast.test").state_dict()
+        assert not torch.equal(state["model"]["g_s.head.pointwise.weight"], start["g_s.head.pointwise.weight"])
+
+    def test_tables_are_fitted_to_groups(self, clips, folder, stem):
+        from pixa.datasets.clips import Clips
+        from pixa.models.calibrate import calibrated_tables
+        from pixa.models.stem_run import coded_groups
+
+        clips = Clips([clips], 3, 64)
+        outs = list(coded_groups(stem, restore(folder / "fast.test"), clips, 0, 3, 3, 64))
+        assert len(outs) == 6 and all(out["symbols"].keys() == {"y", "z", "motion"} for out in outs)
+        fitted = calibrated_tables(stem.tables, outs)
+        fitted.check()
+        cost = lambda tables: sum(
+            tables.cost(out["symbols"][part].numpy(), out["indexes"][part].numpy().astype(int)).sum()
+            for out in outs
+            for part in out["symbols"]
+        )
+        assert cost(fitted) < cost(stem.tables)
+
+
+def test_latents_of_a_picture_are_coded_without_a_past(photo, key):
+    """What a frame that follows another may be told changes nothing for pictures."""
+    analysed = Analysed(Picture(photo[:48, :64]), "fast.test", 1)
+    payload, y_hat = encode_tile(analysed.y, LEVEL, key)
+    tile = TileSymbols(payload, *y_hat.shape, LEVEL, key)
+    assert tile.motion.size == 0
+    np.testing.assert_array_equal(tile.reconstruct(key), y_hat)
