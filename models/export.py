@@ -200,11 +200,16 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = 
         "decoder": needed,
         "encoder": [f"{network.name}.onnx" for network in encoder(model)],
     } | ({"intra": intra} if intra else {})
+    enter(entry, weights)
+    return entry
+
+
+def enter(entry: dict, weights: Path) -> None:
+    """Put an entry behind all others of the manifest, in the place of that of the same name and tag."""
     manifest = weights / "manifest.json"
     models = json.loads(manifest.read_text())["models"] if manifest.exists() else []
-    models = [m for m in models if (m["name"], m["tag"]) != (name, tag)] + [entry]
+    models = [m for m in models if (m["name"], m["tag"]) != (entry["name"], entry["tag"])] + [entry]
     manifest.write_text(json.dumps({"models": models}, indent=1) + "\n")
-    return entry
 
 
 def main() -> None:

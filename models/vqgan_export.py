@@ -21,6 +21,7 @@ from pixa.bitstream.categorical import frequencies
 from pixa.bitstream.tables import integer_frequencies
 from pixa.models import checkpoint
 from pixa.models.exact import ACT_BITS, ACT_MAX, EXACT_LIMIT, Exact
+from pixa.models.export import enter
 from pixa.models.layers import LEVELS
 from pixa.models.token_prior import TokenPrior
 from pixa.models.vqgan import GRIDS, NESTED, Vqgan, VqganConfig, spread
@@ -193,10 +194,7 @@ def export(model: Vqgan, tag: str, wire_id: int, weights: Path) -> dict:
         "encoder": ["analysis.onnx"],
         "coding": "tokens",
     }
-    manifest = weights / "manifest.json"
-    models = json.loads(manifest.read_text())["models"] if manifest.exists() else []
-    models = [m for m in models if (m["name"], m["tag"]) != ("vqgan", tag)] + [entry]
-    manifest.write_text(json.dumps({"models": models}, indent=1) + "\n")
+    enter(entry, weights)
     return entry
 
 

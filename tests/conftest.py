@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from pixa.backends import OnnxModel, load_model
-from pixa.models.registry import find_model
+from pixa.cli import main
+from pixa.models.registry import find_model, list_models
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of torch cost more than they bring on pictures this small
 SAMPLES = Path(__file__).parents[1] / "app" / "samples"
@@ -46,3 +47,24 @@ def chelsea() -> np.ndarray:
 def model() -> OnnxModel:
     """The shipped default model, on one thread."""
     return load_model(find_model("fast"), 1)
+
+
+@pytest.fixture
+def run(capsysbinary):
+    """Runs a command line: (exit code, standard output, lines on standard error)."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsysbinary.readouterr()
+        return code, out, err.decode().splitlines()
+
+    return run
+
+
+@pytest.fixture
+def installed(folder, monkeypatch):
+    """Makes the models in `folder`, a fixture of the test's own, the only ones there are."""
+    monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
+    list_models.cache_clear()
+    yield
+    list_models.cache_clear()

@@ -16,7 +16,7 @@ from PIL import Image
 import pixa
 from pixa.bitstream.container import Chunk, ChunkType, write_file
 from pixa.bitstream.headers import Head
-from pixa.cli import byte_count, main
+from pixa.cli import byte_count
 from pixa.models.registry import find_model
 
 
@@ -44,18 +44,6 @@ def packed(tmp_path, coded):
     path = tmp_path / "packed.pixa"
     path.write_bytes(coded)
     return path
-
-
-@pytest.fixture
-def run(capsysbinary):
-    """Runs a command line: (exit code, standard output, lines on standard error)."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsysbinary.readouterr()
-        return code, out, err.decode().splitlines()
-
-    return run
 
 
 def header(**fields):

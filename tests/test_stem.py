@@ -24,7 +24,7 @@ from pixa.models import motion
 from pixa.models.export import bias_of, decode_macs, export
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, LEVELS
-from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore
 from pixa.models.stem import Past, Stem, StemConfig, nothing
 from pixa.models.stem_graphs import scales
@@ -36,6 +36,7 @@ from tests.test_mlic import WIDTHS, as_tensor, stir, stored_integers
 from tests.test_model import refused_layers
 from tests.torch_backend import TorchModel
 
+pytestmark = pytest.mark.usefixtures("installed")
 SIZE = (112, 144)  # of the frames; latents of 7 rows and 9 columns
 LEVEL = 120
 
@@ -69,14 +70,6 @@ def folder(image, stem, tmp_path_factory) -> Path:
     export(image, "test", 900, folder)
     export(stem, "test", 901, folder, "fast.test")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def installed(folder, monkeypatch):
-    monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
-    list_models.cache_clear()
-    yield
-    list_models.cache_clear()
 
 
 @pytest.fixture

@@ -76,18 +76,6 @@ def psnr(one, other):
     return 10 * np.log10(255**2 / np.mean((np.asarray(one, float) - np.asarray(other, float)) ** 2))
 
 
-@pytest.fixture
-def run(capsysbinary):
-    """Runs a command line: (exit code, standard output, lines on standard error)."""
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsysbinary.readouterr()
-        return code, out, err.decode().splitlines()
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("clips")

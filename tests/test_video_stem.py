@@ -10,11 +10,12 @@ from pixa.bitstream.container import ChunkType
 from pixa.errors import Corrupt
 from pixa.models.export import export
 from pixa.models.fast import Fast, FastConfig
-from pixa.models.registry import list_models
 from pixa.models.stem import Stem, StemConfig
 from pixa.video_reader import Video
 from pixa.video_writer import VideoWriter
 from tests.test_mlic import WIDTHS, stir
+
+pytestmark = pytest.mark.usefixtures("installed")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,6 @@ def folder(tmp_path_factory):
     export(image, "test", 900, folder)
     export(stem.eval(), "test", 901, folder, "fast.test")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def installed(folder, monkeypatch):
-    monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
-    list_models.cache_clear()
-    yield
-    list_models.cache_clear()
 
 
 @pytest.fixture
