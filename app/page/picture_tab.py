@@ -168,8 +168,7 @@ def show(
     height, width = subject.samples.shape[:2]
     value = view(tuple(paths), tuple(figures.title(result) for result in results), width, height)
     outputs = [value, figures.verdict(*results), figures.table(*results, len(subject.original.data))]
-    outputs += [gr.Slider(value=result.quality, interactive=True) if result.codec != ORIGINAL
-                else gr.Slider(interactive=False) for result in results]  # fmt: skip
+    outputs += [slider(result, quality) for result, (_, quality) in zip(results, chosen, strict=True)]
     for result, png in zip(results, pngs, strict=True):
         original = result.codec == ORIGINAL
         name = subject.name if original else label(subject, result) + suffix_of(result.codec)
@@ -181,6 +180,12 @@ def show(
             gr.Button(visible=result.codec.startswith("pixa:")),
         ]
     return outputs
+
+
+def slider(result: Result, asked: float) -> gr.Slider:
+    """What becomes of a side's slider: moved only by the lock, so that one in a visitor's hand stays there."""
+    moved = {} if result.quality == asked else {"value": result.quality}
+    return gr.Slider(interactive=False) if result.codec == ORIGINAL else gr.Slider(interactive=True, **moved)
 
 
 def label(subject: Subject, result: Result) -> str:
