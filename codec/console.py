@@ -83,3 +83,27 @@ class Console:
 def printable(text: str) -> str:
     """The text with what is no printable character escaped: control characters, bytes of names that are no UTF-8."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+class FrameProgress:
+    """A line with the frames done, frames a second and the time left, where the console shows bars."""
+
+    def __init__(self, console: Console, label: str, total: int | None):
+        self.console, self.total, self.done = console, total, 0
+        self.label = printable(os.path.basename(label))[-30:]
+        self.start = self.shown = time.monotonic()
+
+    def __call__(self) -> None:
+        """Count a frame."""
+        self.done += 1
+        now = time.monotonic()
+        if not self.console.bar or now < self.shown + 0.2:
+            return
+        self.shown = now
+        fps = self.done / max(now - self.start, 1e-9)
+        line = f"{self.label} frame {self.done}"
+        if self.total:
+            left = round(max(self.total - self.done, 0) / fps)
+            line += f" of {self.total}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        print(f"\r\x1b[K{line}, {fps:.1f} fps", end="", file=sys.stderr, flush=True)
+        self.console.bar_shown = True

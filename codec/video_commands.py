@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
 import sys
@@ -19,25 +18,14 @@ from types import ModuleType
 from typing import BinaryIO
 
 from pixa.bitstream.packets import is_video
-from pixa.console import Console, printable
+from pixa.console import Console, FrameProgress
 from pixa.errors import Corrupt, PixaError, UsageError
 from pixa.files import STANDARD, Job, check_target, write_whole
 from pixa.video_file import VideoFile
 
 VIDEO_SUFFIXES = {
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".ts",
-    ".mts",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".y4m",
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts"),
+    *(".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".y4m"),
 }
 MAGICS = (b"YUV4MPEG2", b"\x1aE\xdf\xa3")  # y4m, Matroska: videos that may come through a pipe
 RESULTS = (".mp4", ".mov", ".mkv", ".y4m")
@@ -112,30 +100,6 @@ def opened_input(source: str) -> Iterator[tuple[BinaryIO, bool]]:
         return
     with open(source, "rb") as file:
         yield file, Path(source).suffix.lower() in VIDEO_SUFFIXES
-
-
-class FrameProgress:
-    """A line with the frames done, frames a second and the time left, where the console shows bars."""
-
-    def __init__(self, console: Console, label: str, total: int | None):
-        self.console, self.total, self.done = console, total, 0
-        self.label = printable(os.path.basename(label))[-30:]
-        self.start = self.shown = time.monotonic()
-
-    def __call__(self) -> None:
-        """Count a frame."""
-        self.done += 1
-        now = time.monotonic()
-        if not self.console.bar or now < self.shown + 0.2:
-            return
-        self.shown = now
-        fps = self.done / max(now - self.start, 1e-9)
-        line = f"{self.label} frame {self.done}"
-        if self.total:
-            left = round(max(self.total - self.done, 0) / fps)
-            line += f" of {self.total}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        print(f"\r\x1b[K{line}, {fps:.1f} fps", end="", file=sys.stderr, flush=True)
-        self.console.bar_shown = True
 
 
 def encode_video(file: BinaryIO, job: Job, args: Namespace, console: Console) -> None:

@@ -67,6 +67,15 @@ def prove_exact(model: Backbone, arrays: dict[str, np.ndarray]) -> dict[str, int
         if isinstance(layer, Exact):
             bounds[name] = layer.bound(CONTEXT_MAX if name.endswith(".context") else ACT_MAX)
             bounds[name] += int(np.abs(arrays[extra[name]]).max()) if name in extra else 0
+    return exact(bounds)
+
+
+def exact(bounds: dict[str, int]) -> dict[str, int]:
+    """The bounds of sums, all of them small enough for float32.
+
+    Raises:
+        ValueError: one reaches 2**24.
+    """
     for name, bound in bounds.items():
         if bound >= EXACT_LIMIT:
             raise ValueError(f"{name} can reach {bound}, past 2**24: its arithmetic would not be exact")

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from pixa.bitstream.categorical import frequencies
 from pixa.bitstream.tables import integer_frequencies
 from pixa.models import checkpoint
-from pixa.models.exact import ACT_BITS, ACT_MAX, EXACT_LIMIT, Exact
-from pixa.models.export import enter
+from pixa.models.exact import ACT_BITS, ACT_MAX, Exact
+from pixa.models.export import enter, exact
 from pixa.models.layers import LEVELS
 from pixa.models.token_prior import TokenPrior
 from pixa.models.vqgan import GRIDS, NESTED, Vqgan, VqganConfig, spread
@@ -89,11 +89,7 @@ def prove_exact(prior: TokenPrior, arrays: dict[str, np.ndarray]) -> dict[str, i
         ValueError: one reaches 2**24, so float32 could round it.
     """
     extra = {f"inner{grid}": int(np.abs(known).max()) for grid, known in enumerate(arrays["known_group"])}
-    bounds = {name: layer.bound(ACT_MAX) + extra.get(name, 0) for name, layer in layer_names(prior).items()}
-    for name, bound in bounds.items():
-        if bound >= EXACT_LIMIT:
-            raise ValueError(f"{name} can reach {bound}, past 2**24: its arithmetic would not be exact")
-    return bounds
+    return exact({name: layer.bound(ACT_MAX) + extra.get(name, 0) for name, layer in layer_names(prior).items()})
 
 
 @torch.no_grad()
