@@ -181,7 +181,7 @@ def test_sliders_move_one_side_and_the_lock_moves_both(visitor, photo):
     visitor.lock("same PSNR")
     visitor.until("psnr-rgb", lambda one, other: other <= one < other + 1)
     visitor.lock("free")
-    before = visitor.figure("bytes")
+    before = visitor.until("bytes", lambda *sizes: True)
     visitor.set_quality("left", 90)
     assert visitor.until("bytes", lambda now, _: now > before[0])[1] == before[1]
     for metric in ("ssimulacra2", "ms-ssim-rgb"):
