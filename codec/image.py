@@ -26,6 +26,7 @@ from pixa.pixels import Picture
 TILE_LOG2 = 10
 WINDOW = 128  # latent positions a side
 SEARCH_STEPS = {7: 60, 8: 120, 9: 240}  # by effort
+SPARSE_LEVEL = 40  # up to this one so few symbols are coded that trading each for bits takes no time
 METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
 
 Progress = Callable[[int, int], None]
@@ -45,8 +46,8 @@ def encode_picture(
     Args:
         quality: 0 smallest to 100 best, in steps of one half.
         model: `name` or `name.tag`.
-        effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally, 7 to 9 search them with torch
-            for longer and longer.
+        effort: 0 rounds the latents above quality 20, 1 to 6 quantise all rate-distortion optimally, 7 to 9 search them
+            with torch for longer and longer.
         jobs: threads, 0 for all cores.
         progress: called with (windows or search steps done, how many in all).
 
@@ -167,10 +168,11 @@ class Analysed:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
         y_hat = np.zeros((self.nets.rebuilt_channels, *self.y.shape[1:]), np.float32)
         y_hat[: len(self.y)] = self.y
+        trade = effort < min(SEARCH_STEPS) and (effort > 0 or level <= SPARSE_LEVEL)
         for tile in tile_slices(head, coder):
             search = coder is latents and effort in SEARCH_STEPS
             y, z = self.searched(y_hat, tile, level, effort) if search else (self.y[:, *tile], None)
-            payload, y_hat[:, *tile] = coder.encode_tile(y, level, self.nets, 0 < effort < min(SEARCH_STEPS), z)
+            payload, y_hat[:, *tile] = coder.encode_tile(y, level, self.nets, trade, z)
             chunks.append(Chunk(ChunkType.TILE, payload))
         return write_file(chunks), y_hat
 
