@@ -46,6 +46,7 @@ from pixa.models.layers import (
 from pixa.models.rates import INDEX_UNIT, SCALE_MIN, SCALES, gaussian_bits, rd_lambda, start_tables, z_table
 
 Z_MAX, CONTEXT_MAX = 127, 15
+TRANSFORMS = ("g_a", "g_s", "log_gain", "log_step", "vector")  # the parts of a model that are not its entropy model
 FLOAT32 = nullcontext()
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixa.datasets.pictures import Pictures
 from pixa.models import checkpoint
 from pixa.models.architectures import make
-from pixa.models.backbone import Backbone
+from pixa.models.backbone import TRANSFORMS, Backbone
 from pixa.models.evaluate import evaluate, rd_loss
 from pixa.models.fast import Fast
 from pixa.models.grow import grow
 from pixa.models.layers import LEVELS
 from pixa.models.mlic import CONTEXTS, Mlic
-from pixa.models.rates import rd_lambda
+from pixa.models.rates import STEP_WORTH, rd_lambda
 from pixa.models.run import Run, TrainConfig
 
 
@@ -29,11 +30,31 @@ class ImageConfig(TrainConfig):
         without: contexts that `mlic` leaves out, for ablations.
         halved: share of the crops taken at twice the size and averaged.
         balance: the loss of a level is weighted by lambda**-balance, so that high rates do not drown low ones.
+        cached: crops whose latents are computed once and kept; then the entropy model alone is trained, on them.
     """
 
     without: tuple[str, ...] = field(default=(), metadata={"choices": CONTEXTS})
     halved: float = 0.3
     balance: float = 0.35
+    cached: int = 0
+
+
+class EntropyModel(nn.Module):
+    """An image model without its transforms, which are not trained."""
+
+    def __init__(self, model: Backbone):
+        super().__init__()
+        self.model = model
+        for name in TRANSFORMS:
+            model.get_submodule(name).requires_grad_(False)
+
+    def forward(self, y: Tensor, level: Tensor) -> Tensor:
+        """The bits of latents y (B, M, h, w), and what their rounding is worth in bits, each picture's (B,)."""
+        z = self.model.hyper(y, level)
+        coded = self.model.code(y, z, level)
+        out = self.model.priced(coded, z)
+        error = STEP_WORTH * (coded.residual - coded.symbols).square().sum((1, 2, 3))
+        return error - sum(p.log2().sum((1, 2, 3)) for p in out["likelihoods"].values())
 
 
 class ImageRun(Run):
@@ -71,11 +92,25 @@ class ImageRun(Run):
         config = self.config
         return self.pictures.batch(count, config.crop, config.held_out, config.halved, self.generator)
 
+    def trained(self) -> nn.Module:
+        return EntropyModel(self.model) if self.config.cached else self.model
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """(cached, M, crop / 16, crop / 16) in half precision."""
+        with torch.no_grad():
+            parts = [self.model.analyse(self.draw(16)).half() for _ in range(-(-self.config.cached // 16))]
+        return torch.cat(parts)
+
     def objective(self) -> Tensor:
         config = self.config
-        x = self.draw(config.batch).contiguous(memory_format=torch.channels_last)
         level = torch.randint(0, LEVELS, (config.batch,), generator=self.generator, device=self.device)
-        loss, _, _ = rd_loss(self.network, x, level)
+        if config.cached:
+            own = torch.randint(len(self.latents), (config.batch,), generator=self.generator, device=self.device)
+            loss = self.network(self.latents[own].float(), level) / config.crop**2
+        else:
+            x = self.draw(config.batch).contiguous(memory_format=torch.channels_last)
+            loss, _, _ = rd_loss(self.network, x, level)
         return (loss * rd_lambda(level.float()).div(rd_lambda(LEVELS // 2)).pow(-config.balance)).mean()
 
     def evaluate(self) -> dict:

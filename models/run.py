@@ -128,9 +128,13 @@ class Run(ABC):
     def load_extras(self, state: dict) -> None:  # noqa: B027
         """Take `extras` from the state of a checkpoint."""
 
+    def trained(self) -> nn.Module:
+        """The model, or what `objective` calls in its place."""
+        return self.model
+
     def connect(self) -> None:
         """Make `network` of the model; again when other parameters than before have a gradient."""
-        network = torch.compile(self.model) if self.config.compile else self.model
+        network = torch.compile(self.trained()) if self.config.compile else self.trained()
         self.network = nn.parallel.DistributedDataParallel(network) if self.world > 1 else network
 
     @property

@@ -19,17 +19,15 @@ from torch import Tensor
 from pixa.datasets.clips import Clips
 from pixa.models import checkpoint, motion
 from pixa.models.architectures import make
-from pixa.models.backbone import CONTEXT_MAX
+from pixa.models.backbone import CONTEXT_MAX, TRANSFORMS
 from pixa.models.evaluate import EVAL_LEVELS
 from pixa.models.fast import Fast
 from pixa.models.layers import LEVELS
-from pixa.models.rates import rd_lambda
+from pixa.models.rates import STEP_WORTH, rd_lambda
 from pixa.models.run import Run, TrainConfig
 from pixa.models.stem import MOTION_TABLES, Past, Stem
 
 MOTION_WORTH = 0.5  # quantiser steps of absolute difference that a bit of motion is worth
-STEP_WORTH = 6 / math.log(2)  # bits that a squared quantiser step of a latent is worth
-FROZEN = ("g_a", "g_s", "log_gain", "log_step", "vector")
 
 
 @dataclass
@@ -151,7 +149,7 @@ class StemRun(Run):
             checkpoint.fit(model, checkpoint.load_model(Path(config.start), self.device).state_dict(), config.start)
         if not config.transforms:
             trunk = model.g_p[: 1 + model.config.analysis_high]
-            for module in (trunk, *(model.get_submodule(name) for name in FROZEN)):
+            for module in (trunk, *(model.get_submodule(name) for name in TRANSFORMS)):
                 module.requires_grad_(False)
         return model
 

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from pixa.datasets.pictures import Pictures
+from pixa.models.backbone import TRANSFORMS
 from pixa.models.image_run import ImageConfig
 from pixa.models.registry import find_model
 from pixa.models.restore import restore
@@ -162,6 +163,15 @@ class TestTrainer:
         followed = [name for name, value in after["ema"].items() if not torch.equal(value, before["ema"][name])]
         assert "g_a.0.weight" in moved
         assert "g_a.0.weight" in followed
+
+    def test_cached_latents_train_the_entropy_model_alone(self, config, tmp_path):
+        runs = [replace(config, out=str(tmp_path / name), cached=3) for name in ("start", "end")]
+        train(replace(runs[0], minutes=0.0))
+        train(runs[1])
+        before, after = (self.checkpoint(run.out)["model"] for run in runs)
+        moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+        assert {"h_a", "h_s"} <= moved
+        assert not moved & set(TRANSFORMS)
 
     def test_run_goes_on_at_its_step(self, config, capsys):
         first = self.checkpoint(config.out)
