@@ -17,13 +17,13 @@ test: .venv-test/ready
 bench: .venv-test/ready
 	$(TEST)/python -m pixa.app.bench $(KODAK) --curves $(CURVES) -o runs/bench
 
-.venv-demo/ready: pyproject.toml $(wildcard codec/* bitstream/* models/* app/* app/page/* weights/*/*)
+.venv-demo/ready: pyproject.toml $(wildcard codec/* bitstream/* models/*.py app/*.py app/bundle/* app/page/* weights/*/*)
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO)/pip install --quiet .
 	touch $@
 
 # torch is installed first and pinned, so that resolving the extras keeps its build.
-.venv-test/ready: pyproject.toml $(wildcard codec/* bitstream/* models/* datasets/* app/* app/page/* weights/*/*)
+.venv-test/ready: pyproject.toml $(wildcard codec/* bitstream/* models/*.py datasets/*.py app/*.py app/bundle/* app/page/* weights/*/*)
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/pip install --quiet torch==2.13.0
 	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,app,dev]"
