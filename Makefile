@@ -26,7 +26,7 @@ bench: .venv-test/ready
 .venv-test/ready: pyproject.toml $(wildcard codec/* bitstream/* models/*.py datasets/*.py app/*.py app/bundle/* app/page/* weights/*/*)
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/pip install --quiet torch==2.13.0
-	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,app,dev]"
+	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,app,cluster,dev]"
 	touch $@
 
 clean:

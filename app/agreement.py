@@ -1,7 +1,7 @@
 """Whether the coder keeps what the model promises: `python -m pixa.app.agreement PICTURE...` (needs the extra `train`).
 
-For each level, the bits that `forward()` expects against the bits in the files, over all pictures, each cut to sides
-that are multiples of 64 so that both see the same latents.
+For each level, the bits that `forward()` expects against those of the tiles, over all pictures, each cut to sides that
+are multiples of 64 so that both see the same latents.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pixa import latents
 from pixa.app.measurements import read_picture
-from pixa.decoder import Decoder
 from pixa.image import Analysed
 from pixa.models.registry import find_model
 from pixa.models.restore import restore
@@ -24,7 +24,7 @@ LEVELS = (0, 50, 100, 150, 200)
 
 @torch.no_grad()
 def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, float]:
-    """Level -> bytes of the tiles in the files over bytes expected, minus 1; pictures (H, W, 3) uint8."""
+    """Level -> bytes of pictures (H, W, 3) uint8, each one tile of rounded latents, over bytes expected, minus 1."""
     network = restore(find_model(model).folder).eval()
     coded, expected = dict.fromkeys(LEVELS, 0.0), dict.fromkeys(LEVELS, 0.0)
     for samples in pictures:
@@ -33,7 +33,7 @@ def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, floa
         analysed = Analysed(Picture(samples), model)
         x = torch.tensor(samples).permute(2, 0, 1)[None] / 255
         for level in LEVELS:
-            coded[level] += 8 * sum(map(len, Decoder(analysed.encode(level)[0]).tiles))
+            coded[level] += 8 * len(latents.encode_tile(analysed.y, level, analysed.nets)[0])
             likelihoods = network(x, torch.tensor([level]))["likelihoods"].values()
             expected[level] -= sum(p.log2().sum().item() for p in likelihoods)
     return {level: coded[level] / expected[level] - 1 for level in LEVELS}

@@ -6,7 +6,7 @@ import argparse
 import csv
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -21,6 +21,7 @@ from pixa.app.report import markdown, plot
 from pixa.errors import PixaError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
+TIMES = ("encoding_time", "decoding_time")
 EPILOG = """\
 more codecs:
   pixa:MODEL[@EFFORT]           a model of `pixa models`, effort 0 to 9
@@ -36,23 +37,21 @@ example: pixa bench kodak/ -o results --codecs pixa:fast,webp,avif --metrics psn
 """
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """`paths`, with the pictures in a folder in the place of the folder.
+def find_files(paths: Iterable[Path], suffixes: Collection[str], kind: str) -> dict[str, Path]:
+    """`paths` by the SHA-256 of their content, with the files of such suffixes in a folder in the place of the folder.
 
     Raises:
-        UsageError: a path does not exist, or there is no picture.
+        UsageError: a path does not exist, or there is no file; the message says of which `kind`.
     """
-    pictures = []
+    files = []
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist")
-        if path.is_dir():
-            pictures += sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-        else:
-            pictures.append(path)
-    if not pictures:
-        raise UsageError("there is no picture in the given folders")
-    return pictures
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        files += [file for file in inside if file.suffix.lower() in suffixes] if path.is_dir() else [path]
+    if not files:
+        raise UsageError(f"there is no {kind} in the given folders")
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
 
 
 class Benchmark(NamedTuple):
@@ -62,29 +61,64 @@ class Benchmark(NamedTuple):
     failures: Sequence[Failure]
 
 
+def means(rows: Sequence[dict], fields: Iterable[str], files: int) -> dict[str, list[float | None]]:
+    """Means over files at every quality that all of them have, the lowest first; None where one lacks a field."""
+    sweeps = [[row for row in rows if row["quality"] == q] for q in sorted({row["quality"] for row in rows})]
+    complete = [sweep for sweep in sweeps if len(sweep) == files]
+    columns = {field: [[row[field] for row in sweep] for sweep in complete] for field in fields}
+    return {field: [None if None in values else fmean(values) for values in lists] for field, lists in columns.items()}
+
+
 def mean_curve(name: str, codec: Codec, rows: Sequence[dict], metrics: Sequence[str], pictures: int) -> Curve:
-    """Means over pictures at every quality that all pictures have; None for a metric that one does not have."""
+    """A codec's means over pictures, with what it costs."""
     processes = max((row["processes"] for row in rows), default=1)
     description = codec.description
     if processes > 1:
         description += f" (times not comparable: {processes} processes side by side)"
-    sweeps = [[row for row in rows if row["quality"] == q] for q in sorted({row["quality"] for row in rows})]
-    complete = [sweep for sweep in sweeps if len(sweep) == pictures]
-    results = {}
-    for field in ("bpp", *metrics, "encoding_time", "decoding_time"):
-        columns = [[row[field] for row in sweep] for sweep in complete]
-        results[field] = [None if None in values else fmean(values) for values in columns]
+    results = means(rows, ("bpp", *metrics, *TIMES), pictures)
     costs = {field: row[field] for row in rows for field in COSTS if field in row}
-    if processes == 1 and complete:
-        costs |= {field: fmean(results[field]) for field in ("encoding_time", "decoding_time")}
+    if processes == 1 and results["bpp"]:
+        costs |= {field: fmean(results[field]) for field in TIMES}
     return Curve(name, description, results, costs, trained=codec.trained)
 
 
 def spread(qualities: Sequence[float], points: int | None) -> Sequence[float]:
-    """That many of a sweep's qualities, from the lowest to the highest; all for None."""
+    """That many of a sweep's qualities, from the lowest to the highest; all for None.
+
+    Raises:
+        UsageError: fewer than two.
+    """
+    if points is not None and points < 2:
+        raise UsageError(f"a curve needs 2 points, not {points}")
     if points is None or points >= len(qualities):
         return qualities
     return [qualities[round(i * (len(qualities) - 1) / (points - 1))] for i in range(points)]
+
+
+def check_anchor(anchor: str, names: Iterable[str]) -> None:
+    """Refuse, before anything is measured, to compare with a curve that will not be there.
+
+    Raises:
+        UsageError: no curve has that name.
+    """
+    if anchor not in names:
+        raise UsageError(f"the anchor {anchor!r} is not among the measured and published curves")
+
+
+def write_results(
+    folder: Path, rows: Sequence[dict], curves: Sequence[Curve], metrics: Sequence[str], table: str
+) -> None:
+    """Write rows.csv, bench.md, NAME.json for a measured curve, and rd-METRIC.png and .svg."""
+    with (folder / "rows.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, dict.fromkeys(field for row in rows for field in row))
+        writer.writeheader()
+        writer.writerows(rows)
+    for curve in curves:
+        if not curve.published:
+            curve.write(folder)
+    (folder / "bench.md").write_text(table)
+    for metric in metrics:
+        plot(curves, metric, folder)
 
 
 def run(
@@ -119,17 +153,14 @@ def run(
         raise UsageError("the benchmark needs: pip install 'pixa[bench]'")
     if processes < 1:
         raise UsageError(f"{processes} processes cannot measure anything")
-    if points is not None and points < 2:
-        raise UsageError(f"a curve needs 2 points, not {points}")
-    pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in find_pictures(paths)}
+    pictures = find_files(paths, SUFFIXES, "picture")
     known = {name: find_codec(name) for name in codecs}
     for name, codec in known.items():
         if codec.missing:
             print(f"{name} is left out: it needs {codec.missing}", file=sys.stderr)
     present = {name: codec for name, codec in known.items() if not codec.missing}
     names = [*metric_functions(metrics)]
-    if anchor not in [*(name for name in present if present[name].trained), *(curve.name for curve in published)]:
-        raise UsageError(f"the anchor {anchor!r} is not among the measured and published curves")
+    check_anchor(anchor, [*(n for n, codec in present.items() if codec.trained), *(curve.name for curve in published)])
     sweeps = {name: spread(codec.qualities, points) for name, codec in present.items()}
     jobs = [
         Job(sha256, name, codec.version, quality, path, tuple(metrics), processes)
@@ -145,23 +176,58 @@ def run(
     measurements.add("files", jobs, measure, names, processes)
     measurements.add("memory and complexity", costly, measure_costs, COSTS)
     rows = measurements.find(jobs, names)
-
-    with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(field for row in rows for field in row))
-        writer.writeheader()
-        writer.writerows(rows)
     curves = [
         mean_curve(name, codec, [row for row in rows if row["codec"] == name], names, len(pictures))
         for name, codec in present.items()
     ]
-    for curve in curves:
-        curve.write(folder)
     curves += published
     table = markdown(curves, next(c for c in curves if c.name == anchor), names, len(pictures))
-    (folder / "bench.md").write_text(table)
-    for metric in names:
-        plot(curves, metric, folder)
+    write_results(folder, rows, curves, names, table)
     return Benchmark(table, measurements.failures)
+
+
+def build_parser(kind: str, codecs: str, metrics: Iterable[str], anchor: str, **texts: str) -> argparse.ArgumentParser:
+    """The options that benchmarks of all kinds of files have.
+
+    Args:
+        kind: of files, in the plural.
+        codecs, anchor: those taken by default.
+        metrics: all there are.
+        texts: program, description and epilog.
+    """
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+    parser.add_argument("files", nargs="+", type=Path, metavar=kind, help=f"{kind} and folders of {kind}")
+    parser.add_argument("-o", "--output-dir", type=Path, default=Path("bench"), help="default: bench")
+    parser.add_argument("--codecs", default=codecs, help="default: %(default)s; more below")
+    parser.add_argument("--metrics", default="psnr", help=f"of {','.join(metrics)} (default: psnr)")
+    parser.add_argument("--anchor", default=anchor, help="what BD-rates are against (default: %(default)s)")
+    parser.add_argument("--curves", nargs="+", type=Path, default=[], metavar="FILE", help="published curves to add")
+    parser.add_argument("--points", type=int, help="qualities of every codec, spread over its sweep (default: all)")
+    return parser
+
+
+def conclude(run: Callable[..., Benchmark], arguments: argparse.Namespace, **settings) -> int:
+    """Run a benchmark as the options of `build_parser` say and print its table; returns the exit code.
+
+    Args:
+        settings: further arguments of `run`.
+    """
+    try:
+        benchmark = run(
+            arguments.files,
+            arguments.codecs.split(","),
+            arguments.output_dir,
+            metrics=arguments.metrics.split(","),
+            anchor=arguments.anchor,
+            published=[Curve.read(path) for path in arguments.curves],
+            points=arguments.points,
+            **settings,
+        )
+    except (PixaError, OSError) as error:
+        print(f"pixa bench: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    print(benchmark.table)
+    return 1 if benchmark.failures else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,37 +239,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"pixa bench: videos need PyAV ({error}): pip install 'pixa[bench,video]'", file=sys.stderr)
             return 1
         return main_of_videos(argv)
-    parser = argparse.ArgumentParser(
+    parser = build_parser(
+        "pictures",
+        ",".join(CODECS),
+        METRICS,
+        "webp",
         prog="pixa bench",
         description="Measure codecs on pictures: tables with BD-rates, plots, and results in CompressAI's schema.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pictures", nargs="+", type=Path, help="pictures and folders of pictures")
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("bench"), help="default: bench")
-    parser.add_argument("--codecs", default=",".join(CODECS), help="default: %(default)s; more below")
-    parser.add_argument("--metrics", default="psnr", help=f"of {','.join(METRICS)} (default: psnr)")
-    parser.add_argument("--anchor", default="webp", help="what BD-rates are against (default: webp)")
-    parser.add_argument("--curves", nargs="+", type=Path, default=[], metavar="FILE", help="published curves to add")
-    parser.add_argument("--points", type=int, help="qualities of every codec, spread over its sweep (default: all)")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="pictures at a time; times count only with 1")
     arguments = parser.parse_args(argv)
-    try:
-        benchmark = run(
-            arguments.pictures,
-            arguments.codecs.split(","),
-            arguments.output_dir,
-            metrics=arguments.metrics.split(","),
-            anchor=arguments.anchor,
-            published=[Curve.read(path) for path in arguments.curves],
-            points=arguments.points,
-            processes=arguments.jobs,
-        )
-    except (PixaError, OSError) as error:
-        print(f"pixa bench: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    print(benchmark.table)
-    return 1 if benchmark.failures else 0
+    return conclude(run, arguments, processes=arguments.jobs)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,13 @@ def weights_sha256(entry: ModelEntry) -> str:
     return digest.hexdigest()
 
 
+def pixa_codecs() -> dict[str, PixaCodec]:
+    """The installed models of pictures."""
+    return {f"pixa:{entry.name}": PixaCodec(entry.name) for entry in list_models() if not entry.intra}
+
+
 CODECS: dict[str, Codec] = {
-    **{f"pixa:{entry.name}": PixaCodec(entry.name) for entry in list_models()},
+    **pixa_codecs(),
     "jpeg": PillowCodec(
         format="JPEG",
         description="JPEG, 4:2:0, optimised Huffman tables",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,17 +16,20 @@ from threading import Lock
 import numpy as np
 from PIL import Image
 
-import pixa
 from pixa.app.codecs import CODECS, Codec, PixaCodec, find_codec, search_quality
-from pixa.app.measurements import time_coding
+from pixa.app.measurements import Coding, time_coding
 from pixa.app.metrics import METRICS, psnr_rgb
 from pixa.errors import LimitExceeded
+from pixa.image import Analysed, level_of
+from pixa.pixels import Picture
+from pixa.rate import LEVELS, Ladder
 
 ORIGINAL = "original"
 NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "avif": ".avif", "jxl": ".jxl"}
 FREE, SAME_SIZE, SAME_PSNR = LOCKS = ("free", "same size", "same PSNR")
 QUALITIES = range(101)
+WHOLE_LEVELS = LEVELS[::2]  # of pixa, by quality
 SEARCH_SECONDS = 60
 KEPT_BYTES = 256 << 20
 CLOCK = Lock()  # one codec at a time, so that its times mean something
@@ -50,7 +54,7 @@ def finite(value: float | None) -> float | None:
 def write_png(samples: np.ndarray) -> bytes:
     """A PNG of (H, W, 3) or (H, W) uint8 samples: exact, and packed for speed."""
     file = io.BytesIO()
-    Image.fromarray(samples).save(file, "PNG", compress_level=1)
+    Image.fromarray(samples).save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 
@@ -96,6 +100,7 @@ class Subject:
         self.name, self.samples = name, samples
         self.original = Result(ORIGINAL, 0, data, samples, self.rates(data))
         self.results: OrderedDict[tuple[str, float], Result] = OrderedDict()
+        self.ladders: dict[PixaCodec, TimedLadder] = {}
         self.shown = self.original, self.original
 
     @property
@@ -117,7 +122,7 @@ class Subject:
         key = codec, quality
         if key not in self.results:
             with CLOCK:
-                coding = time_coding(find_codec(codec), self.samples, quality)
+                coding = self.code(find_codec(codec), quality)
             result = Result(codec, quality, coding.data, coding.decoded, self.rates(coding.data))
             result.row |= {"encoding_time": coding.encoding_time, "decoding_time": coding.decoding_time}
             result.row["psnr-rgb"] = finite(psnr_rgb(self.samples, coding.decoded))
@@ -126,6 +131,23 @@ class Subject:
                 self.results.popitem(last=False)
         self.results.move_to_end(key)
         return self.results[key]
+
+    def code(self, codec: Codec, quality: float) -> Coding:
+        """A file and what is decoded from it, on the clock."""
+        if not isinstance(codec, PixaCodec):
+            return time_coding(codec, self.samples, quality)
+        ladder, level = self.ladder(codec), level_of(quality)
+        data = ladder.file(level)
+        ladder.files.clear()
+        start = time.perf_counter()
+        decoded = codec.decode(data)
+        return Coding(data, decoded, ladder.times[level], time.perf_counter() - start)
+
+    def ladder(self, codec: PixaCodec) -> TimedLadder:
+        """The levels of a pixa model; those of the last two are kept."""
+        ladder = self.ladders.pop(codec, None) or TimedLadder(self.samples, codec)
+        self.ladders = dict([*self.ladders.items(), (codec, ladder)][-2:])
+        return ladder
 
     def measure(self, result: Result, group: str) -> None:
         """Add the metrics of a group of `pixa.app.metrics.METRICS` to a row; None where one does not apply."""
@@ -156,25 +178,43 @@ class Subject:
             LimitExceeded: the search took longer than `SEARCH_SECONDS`.
         """
         program = find_codec(codec)
-        if lock == SAME_SIZE:
-            return self.within_size(program, leader.row["bytes"])
-        return self.at_least(program, leader.row.get("psnr-rgb"))
+        with CLOCK:
+            if lock == SAME_SIZE:
+                return self.within_size(program, leader.row["bytes"])
+            return self.at_least(program, leader.row.get("psnr-rgb"))
 
     def within_size(self, codec: Codec, size: int) -> int:
         if isinstance(codec, PixaCodec):
-            data = pixa.encode(self.samples, target_size=size, model=codec.model, effort=codec.effort)
-            return math.floor(pixa.info(data)["quality"])
+            return self.ladder(codec).within(size, WHOLE_LEVELS) // 2
         return search_quality(codec, self.samples, Deadline(len), size, QUALITIES)[0]
 
     def at_least(self, codec: Codec, psnr: float | None) -> int:
         if psnr is None:  # nothing is lost
             return QUALITIES[-1]
         if isinstance(codec, PixaCodec):
-            data = pixa.encode(self.samples, psnr=psnr, model=codec.model, effort=codec.effort)
-            return math.ceil(pixa.info(data)["quality"])
+            return self.ladder(codec).at_least(psnr, WHOLE_LEVELS) // 2
         measure = Deadline(lambda data: psnr_rgb(self.samples, codec.decode(data)))
         quality, data = search_quality(codec, self.samples, measure, psnr, QUALITIES)
         return quality if measure(data) >= psnr else min(quality + 1, QUALITIES[-1])
+
+
+class TimedLadder(Ladder):
+    """The levels of a picture (H, W, 3), analysed once for all of them.
+
+    Attributes:
+        times: seconds that encoding at a level takes, those of the analysis included.
+    """
+
+    def __init__(self, samples: np.ndarray, codec: PixaCodec):
+        start = time.perf_counter()
+        super().__init__(Analysed(Picture(samples), codec.model, codec.threads), codec.effort)
+        self.analysis_time, self.times = time.perf_counter() - start, {}
+
+    def encode(self, level: int) -> np.ndarray:
+        start = time.perf_counter()
+        y_hat = super().encode(level)
+        self.times[level] = self.analysis_time + time.perf_counter() - start
+        return y_hat
 
 
 class Deadline:

@@ -41,6 +41,7 @@ LINES = (
     Line("encoding", "encoding_time", lambda value: f"{1000 * value:.0f} ms", -1, "on this machine, all its cores"),
     Line("decoding", "decoding_time", lambda value: f"{1000 * value:.0f} ms", -1, "on this machine, all its cores"),
 )
+SAME_SHARE, SAME_PSNR, CLEAR_PSNR = 0.05, 0.25, 1.0
 SLOW = ("ms-ssim-rgb", "ssimulacra2")
 
 
@@ -94,16 +95,19 @@ def verdict(left: Result, right: Result) -> str:
     if ORIGINAL in (left.codec, right.codec):
         return ""
     less, more = sorted((left, right), key=lambda result: result.row["bytes"])
-    names = [escape(list_codecs()[result.codec]) for result in (less, more)]
+    names = [f"<b>{escape(list_codecs()[result.codec])}</b>" for result in (less, more)]
     share = 1 - less.row["bytes"] / more.row["bytes"]
+    smaller = f"{names[0]} is {share:.0%} smaller" if share > SAME_SHARE else ""
     qualities = [result.row.get("psnr-rgb") for result in (less, more)]
-    gap = None if None in qualities else qualities[0] - qualities[1]
-    size = f"<b>{names[0]}</b> is {share:.0%} smaller" if share >= 0.005 else "Both files are equally large"
-    if gap is None:
-        return f"{size}."
-    nearer = names[0] if gap > 0 else names[1]
-    close = f"<b>{nearer}</b> is {abs(gap):.2f} dB nearer to the original" if abs(gap) >= 0.05 else "equally near"
-    return f"{size}; {close}."
+    if None in qualities:  # one of them has lost nothing
+        return f"{smaller or 'Both files are about equally large'}."
+    gap = qualities[0] - qualities[1]
+    if abs(gap) < SAME_PSNR:
+        return f"{smaller or 'Both files are about equally large'}, and both are equally near to the original."
+    nearer = f"{'clearly ' if abs(gap) >= CLEAR_PSNR else ''}nearer to the original ({abs(gap):.2f} dB)"
+    if not smaller:
+        return f"At about the same size, {names[gap < 0]} is {nearer}."
+    return f"{smaller} and {nearer}." if gap > 0 else f"{smaller}, {names[1]} {nearer}."
 
 
 def facts(*parts: str) -> str:

@@ -17,6 +17,7 @@ TITLES = {
     "psnr-yuv": ("PSNR YUV 6:1:1", "dB"),
     "ms-ssim-y": ("MS-SSIM Y", "dB"),
     "xpsnr-yuv": ("XPSNR YUV 6:1:1", "dB"),
+    "vmaf": ("VMAF", "points"),
 }
 COSTS = {
     "encoding_time": ("encode s", ".3f"),

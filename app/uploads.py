@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pixa.app.codecs import CODECS
+from pixa.app.measurements import rgb
 from pixa.bitstream.container import MAGIC
 from pixa.errors import LimitExceeded, PixaError, UnsupportedInput
 from pixa.io_image import load
@@ -57,9 +58,7 @@ def check_size(name: str, size: int) -> None:
 
 
 def read_samples(upload: Upload, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Samples (H, W, 3) uint8 of a picture, upright; grey becomes RGB, alpha is dropped.
-
-    They are what `pixa bench` measures, except of a picture that its EXIF data turns or that is CMYK.
+    """Samples (H, W, 3) uint8 of a picture, those that `pixa bench` measures.
 
     Raises:
         UnsupportedInput: no picture, or one that pixa does not take; the message names the file.
@@ -78,10 +77,9 @@ def read_samples(upload: Upload, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             "`pixa encode` on the command line takes larger ones"
         )
     try:
-        colour = load(upload.data).colour
+        return rgb(load(upload.data))
     except PixaError as error:
         raise type(error)(f"{upload.name}: {error}") from error
-    return np.ascontiguousarray(np.repeat(colour, 3, 2) if colour.shape[2] == 1 else colour)
 
 
 def read_batch(paths: Iterable[str | Path]) -> Iterator[Upload]:

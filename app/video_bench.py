@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -14,16 +12,28 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from pixa.app.bench import Benchmark, spread
+from pixa.app.bench import (
+    Benchmark,
+    build_parser,
+    check_anchor,
+    conclude,
+    find_files,
+    means,
+    spread,
+    write_results,
+)
 from pixa.app.curves import Curve
 from pixa.app.measurements import Measurements
-from pixa.app.report import TITLES, difference, extent, number, plot, table
-from pixa.app.video_codecs import CODECS, KEYINT, THREADS, Clip, VideoCodec, find_codec, read_clip
+from pixa.app.report import TITLES, difference, extent, number, table
+from pixa.app.video_codecs import CODECS, KEYINT, THREADS, Clip, find_codec, read_clip
 from pixa.app.video_metrics import METRICS
-from pixa.errors import PixaError, UsageError
-from pixa.video_commands import VIDEO_SUFFIXES
+from pixa.errors import UsageError
+from pixa.streams import VIDEO_SUFFIXES
 
 EPILOG = """\
+more codecs:
+  pixa:MODEL[@EFFORT]           a model of `pixa models`, effort 0 to 9
+
 example: pixa bench --video clips/ -o results --codecs pixa:fast,x264-zl,x265-zl --anchor x264-zl --metrics psnr,xpsnr
 """
 
@@ -64,25 +74,19 @@ def measure(job: VideoJob) -> dict:
     row = job.row | {"clip": job.path.name, "width": width, "height": height, "frames": count, "bytes": len(data)}
     row |= {"bpp": 8 * len(data) / (width * height * count)}
     row |= {"kbps": 8 * len(data) / count * float(clip.header.rate) / 1000}
-    for group in job.metrics:
-        name, metric = METRICS[group]
-        row[name] = metric(clip.frames, decoded)
+    for metric in map(METRICS.get, job.metrics):
+        row[metric.name] = metric.measure(clip.frames, decoded)
     return row | {"encoding_fps": count / (encoded - start), "decoding_fps": count / (end - encoded)}
 
 
-def mean_curve(name: str, codec: VideoCodec, rows: Sequence[dict], metrics: Sequence[str], clips: int) -> Curve:
-    """Means over clips at every quality that all clips have; None for a metric that one does not have."""
-    sweeps = [[row for row in rows if row["quality"] == q] for q in sorted({row["quality"] for row in rows})]
-    complete = [sweep for sweep in sweeps if len(sweep) == clips]
-    results = {}
-    for field in ("bpp", *metrics):
-        columns = [[row[field] for row in sweep] for sweep in complete]
-        results[field] = [None if None in values else fmean(values) for values in columns]
-    return Curve(name, codec.description, results)
+def markdown(
+    curves: Sequence[Curve], anchor: Curve, metrics: Sequence[str], rows: Sequence[dict], absent: dict[str, str]
+) -> str:
+    """Tables of every curve against the anchor, of every pair, and of frames a second by size of clip.
 
-
-def markdown(curves: Sequence[Curve], anchor: Curve, metrics: Sequence[str], rows: Sequence[dict]) -> str:
-    """Tables of every curve against the anchor, of every pair, and of frames a second by size of clip."""
+    Args:
+        absent: what each codec and metric that was asked for and is left out needs.
+    """
     clips = sorted({(row["clip"], row["width"], row["height"], row["frames"]) for row in rows})
     names = ", ".join(f"{name} ({width}x{height}, {frames} frames)" for name, width, height, frames in clips)
     units = ", ".join(" in ".join(TITLES[metric]) for metric in metrics)
@@ -91,7 +95,7 @@ def markdown(curves: Sequence[Curve], anchor: Curve, metrics: Sequence[str], row
         f"every {KEYINT} frames, {THREADS} threads. BD-rate (PCHIP over log-rate, negative: fewer bits) against "
         f"{anchor.label}; in brackets its overlap ({units}).\n\n"
     )
-    text += "VMAF and encoders that PyAV lacks are left out.\n\n"
+    text += "".join(f"{name} is left out: it needs {need}.\n\n" for name, need in absent.items())
     text += table(
         ["codec", "bits a pixel", *(f"BD-rate {TITLES[metric][0]}" for metric in metrics), "description"],
         [[c.label, extent(c), *(difference(anchor, c, metric) for metric in metrics), c.description] for c in curves],
@@ -115,23 +119,6 @@ def markdown(curves: Sequence[Curve], anchor: Curve, metrics: Sequence[str], row
     return text
 
 
-def find_clips(paths: Iterable[Path]) -> list[Path]:
-    """`paths`, with the videos in a folder in the place of the folder.
-
-    Raises:
-        UsageError: a path does not exist, or there is no video.
-    """
-    clips = []
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist")
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        clips += [file for file in inside if file.suffix.lower() in VIDEO_SUFFIXES] if path.is_dir() else [path]
-    if not clips:
-        raise UsageError("there is no video in the given folders")
-    return clips
-
-
 def run(
     paths: Iterable[Path],
     codecs: Sequence[str],
@@ -148,7 +135,7 @@ def run(
     Args:
         paths: clips and folders of clips.
         codecs: names as `find_codec` knows them; one that is not installed is left out with a line on stderr.
-        metrics: keys of `METRICS`.
+        metrics: keys of `METRICS`; likewise.
         anchor: a codec or published curve that the table compares with.
         published: curves to add to table and plots.
         points: qualities of every codec, spread over its sweep; None for all.
@@ -163,19 +150,18 @@ def run(
     unknown = [group for group in metrics if group not in METRICS]
     if unknown:
         raise UsageError(f"no metric of videos is called {unknown[0]!r}; there are {', '.join(METRICS)}")
-    if points is not None and points < 2:
-        raise UsageError(f"a curve needs 2 points, not {points}")
-    clips = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in find_clips(paths)}
-    present = {}
-    for name in codecs:
-        codec = find_codec(name)
-        if codec.missing:
-            print(f"{name} is left out: it needs {codec.missing}", file=sys.stderr)
-        else:
-            present[name] = codec
-    if anchor not in [*present, *(curve.name for curve in published)]:
-        raise UsageError(f"the anchor {anchor!r} is not among the measured and published curves")
-    names = [METRICS[group][0] for group in metrics]
+    clips = find_files(paths, VIDEO_SUFFIXES, "video")
+    asked = {name: find_codec(name) for name in codecs}
+    needs = {name: codec.missing for name, codec in asked.items()} | {m: METRICS[m].missing() for m in metrics}
+    absent = {name: need for name, need in needs.items() if need}
+    for name, need in absent.items():
+        print(f"{name} is left out: it needs {need}", file=sys.stderr)
+    present = {name: codec for name, codec in asked.items() if name not in absent}
+    metrics = [group for group in metrics if group not in absent]
+    if not metrics:
+        raise UsageError("no metric is left")
+    check_anchor(anchor, [*present, *(curve.name for curve in published)])
+    names = [METRICS[group].name for group in metrics]
     jobs = [
         VideoJob(sha256, name, f"{codec.version}, {frames} frames", quality, path, frames, tuple(metrics))
         for sha256, path in clips.items()
@@ -186,57 +172,30 @@ def run(
     measurements = Measurements(folder)
     measurements.add("clips", jobs, measure, names)
     rows = measurements.find(jobs, names)
-    with (folder / "rows.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(field for row in rows for field in row))
-        writer.writeheader()
-        writer.writerows(rows)
     curves = [
-        mean_curve(name, codec, [row for row in rows if row["codec"] == name], names, len(clips))
+        Curve(name, codec.description, means([r for r in rows if r["codec"] == name], ("bpp", *names), len(clips)))
         for name, codec in present.items()
     ]
-    for curve in curves:
-        curve.write(folder)
     curves += published
-    text = markdown(curves, next(c for c in curves if c.name == anchor), names, rows)
-    (folder / "bench.md").write_text(text)
-    for metric in names:
-        plot(curves, metric, folder)
+    text = markdown(curves, next(c for c in curves if c.name == anchor), names, rows, absent)
+    write_results(folder, rows, curves, names, text)
     return Benchmark(text, measurements.failures)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = build_parser(
+        "clips",
+        ",".join(CODECS),
+        METRICS,
+        "x264-zl",
         prog="pixa bench --video",
         description="Measure codecs on clips: tables with BD-rates, plots, and results in CompressAI's schema.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--video", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("clips", nargs="+", type=Path, help="clips and folders of clips")
-    parser.add_argument("-o", "--output-dir", type=Path, default=Path("bench"), help="default: bench")
-    parser.add_argument("--codecs", default=",".join(CODECS), help="default: %(default)s; also pixa:MODEL[@EFFORT]")
-    parser.add_argument("--metrics", default="psnr", help=f"of {','.join(METRICS)} (default: psnr)")
-    parser.add_argument("--anchor", default="x264-zl", help="what BD-rates are against (default: x264-zl)")
-    parser.add_argument("--curves", nargs="+", type=Path, default=[], metavar="FILE", help="published curves to add")
-    parser.add_argument("--points", type=int, help="qualities of every codec, spread over its sweep (default: all)")
     parser.add_argument("--frames", type=int, help="frames of every clip, from its start (default: all)")
     arguments = parser.parse_args(argv)
-    try:
-        benchmark = run(
-            arguments.clips,
-            arguments.codecs.split(","),
-            arguments.output_dir,
-            metrics=arguments.metrics.split(","),
-            anchor=arguments.anchor,
-            published=[Curve.read(path) for path in arguments.curves],
-            points=arguments.points,
-            frames=arguments.frames,
-        )
-    except (PixaError, OSError) as error:
-        print(f"pixa bench: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    print(benchmark.table)
-    return 1 if benchmark.failures else 0
+    return conclude(run, arguments, frames=arguments.frames)
 
 
 if __name__ == "__main__":

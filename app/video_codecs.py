@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 import pixa
+from pixa.app import ffmpeg
 from pixa.app.codecs import code_sha256, weights_sha256
 from pixa.bitstream.headers import VideoHeader
 from pixa.errors import UnsupportedInput, UsageError
@@ -125,6 +126,28 @@ class FfmpegCodec:
 
 
 @dataclass(frozen=True)
+class SystemCodec(FfmpegCodec):
+    """An encoder of the system's ffmpeg that PyAV's lacks; `rate` is the option that takes `lowest` minus quality."""
+
+    rate: str = "crf"
+
+    @property
+    def version(self) -> str:
+        return f"{ffmpeg.version()}, {self.encoder}, {self.options}, keyint {KEYINT}, {THREADS} threads"
+
+    @property
+    def missing(self) -> str | None:
+        return ffmpeg.missing("encoders", self.encoder)
+
+    def encode(self, clip: Clip, quality: float) -> bytes:
+        options = self.options | {self.rate: str(round(self.lowest - quality)), "threads": str(THREADS)}
+        return ffmpeg.encode(clip.frames, str(clip.header.rate), self.encoder, options | {"g": str(KEYINT)})
+
+    def decode(self, data: bytes, clip: Clip) -> list[np.ndarray]:
+        return ffmpeg.decode(data, clip.frames)
+
+
+@dataclass(frozen=True)
 class PixaVideoCodec:
     """A pixa model at one effort, conversion from and to 4:2:0 included."""
 
@@ -192,6 +215,8 @@ CODECS: dict[str, VideoCodec] = {
         {"deadline": "good", "cpu-used": "4", "row-mt": "1", "b:v": "0"},
         (8, 18, 28, 38),
     ),
+    "vvenc": SystemCodec("libvvenc", "VVenC medium", 63, {"preset": "medium"}, (18, 26, 34, 42), "qp"),
+    "aom": SystemCodec("libaom-av1", "libaom AV1, cpu-used 6", 63, {"cpu-used": "6", "b:v": "0"}, (8, 18, 28, 38)),
 }
 
 

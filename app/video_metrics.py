@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from statistics import fmean
+from typing import NamedTuple
 
 import av
 import numpy as np
 
+from pixa.app import ffmpeg
 from pixa.app.metrics import MS_SSIM_SIDE, decibels, ms_ssim
 
 Planes = Sequence[np.ndarray]
@@ -72,8 +74,23 @@ def xpsnr(original: Planes, decoded: Planes) -> float:
     return fmean(values)
 
 
-METRICS: dict[str, tuple[str, Callable[[Planes, Planes], float | None]]] = {
-    "psnr": ("psnr-yuv", psnr_yuv),
-    "ms-ssim": ("ms-ssim-y", ms_ssim_y),
-    "xpsnr": ("xpsnr-yuv", xpsnr),
+class Metric(NamedTuple):
+    """A metric.
+
+    Attributes:
+        name: of its column.
+        measure: of two lists of frames, the originals first; None where it does not apply.
+        missing: what to install before it can be used; None when it can.
+    """
+
+    name: str
+    measure: Callable[[Planes, Planes], float | None]
+    missing: Callable[[], str | None] = lambda: None
+
+
+METRICS = {
+    "psnr": Metric("psnr-yuv", psnr_yuv),
+    "ms-ssim": Metric("ms-ssim-y", ms_ssim_y),
+    "xpsnr": Metric("xpsnr-yuv", xpsnr),
+    "vmaf": Metric("vmaf", ffmpeg.vmaf, lambda: ffmpeg.missing("filters", "libvmaf")),
 }

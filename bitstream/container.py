@@ -34,6 +34,7 @@ class ChunkType(IntEnum):
     EXIF = 0x82
     XMP = 0x83
     TAGS = 0x85
+    THUMBNAIL = 0x86
     INDEX = 0x90
     AUDIO = 0x91
 

@@ -47,6 +47,7 @@ def encode(
     psnr: float | None = None,
     model: str = "fast",
     effort: int = 0,
+    thumbnail: bool = False,
     jobs: int = 0,
 ) -> bytes:
     """Compress a picture.
@@ -57,6 +58,7 @@ def encode(
         bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
         model: `name` or `name.tag`.
         effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally, 7 to 9 search them with torch.
+        thumbnail: add a picture at 1/8 for those who show many files; not with bpp or target_size.
         jobs: threads, 0 for all cores.
 
     Raises:
@@ -67,6 +69,7 @@ def encode(
     from pixa.image import encode_picture
     from pixa.pixels import Picture
     from pixa.rate import encode_to_target
+    from pixa.reduced import with_thumbnail
 
     if isinstance(image, np.ndarray):
         picture = Picture(image)
@@ -76,28 +79,36 @@ def encode(
         from pixa.io_image import image_to_picture
 
         picture = image_to_picture(image)
+    if thumbnail and (bpp, target_size) != (None, None):
+        raise errors.UsageError("a thumbnail adds to a file: give no bpp or target_size")
     settings = {"model": model, "effort": effort, "jobs": jobs}
     if bpp is target_size is psnr is None:
-        return encode_picture(picture, 60.0 if quality is None else quality, **settings)
-    if quality is not None:
+        data = encode_picture(picture, 60.0 if quality is None else quality, **settings)
+    elif quality is not None:
         raise errors.UsageError("give a quality or a target, not both")
-    return encode_to_target(picture, bpp=bpp, target_size=target_size, psnr=psnr, **settings)
+    else:
+        data = encode_to_target(picture, bpp=bpp, target_size=target_size, psnr=psnr, **settings)
+    return with_thumbnail(data, picture, jobs) if thumbnail else data
 
 
-def decode(data: bytes, *, jobs: int = 0) -> np.ndarray:
+def decode(data: bytes, *, reduce: int = 1, jobs: int = 0) -> np.ndarray:
     """The samples of a file, (H, W, C) uint8 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
 
+    Args:
+        reduce: 2, 4 or 8 for a picture at 1/2, 1/4 or 1/8, sides rounded up, which is faster.
+        jobs: threads, 0 for all cores.
+
     Raises:
-        NotPixa, UnsupportedVersion, Corrupt, ModelMissing, LimitExceeded: from `pixa.errors`.
+        NotPixa, UnsupportedVersion, Corrupt, ModelMissing, LimitExceeded, UsageError: from `pixa.errors`.
     """
-    return Decoder(data, jobs=jobs).picture().samples
+    return Decoder(data, jobs=jobs).picture(reduce=reduce).samples
 
 
-def open_image(data: bytes, *, jobs: int = 0) -> Image.Image:
+def open_image(data: bytes, *, reduce: int = 1, jobs: int = 0) -> Image.Image:
     """As `decode`, but a Pillow image with its metadata in `info`."""
     from pixa.io_image import picture_to_image
 
-    return picture_to_image(Decoder(data, jobs=jobs).picture())
+    return picture_to_image(Decoder(data, jobs=jobs).picture(reduce=reduce))
 
 
 def info(data: bytes) -> dict:

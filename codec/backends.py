@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from string import ascii_lowercase
 
@@ -17,6 +18,7 @@ from pixa.models.registry import ModelEntry
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
+NATIVE = "native_synthesis"
 
 
 class OnnxModel:
@@ -40,7 +42,7 @@ class OnnxModel:
     coder = latents
 
     def __init__(self, entry: ModelEntry, threads: int = 0, optimise: bool = True):
-        self.entry = entry
+        self.entry, self.threads = entry, threads
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -101,7 +103,15 @@ class OnnxModel:
 
     def synthesis(self, y_hat: np.ndarray, level: int) -> np.ndarray:
         """y_hat (M, h, w) -> (16h, 16w, 3) uint8."""
-        return self.run("synthesis", y_hat=y_hat[None], vector=self.vector("vector", level))[0][0]
+        graph = NATIVE if self.entry.native and self.calm(y_hat) else "synthesis"
+        return self.run(graph, y_hat=y_hat[None], vector=self.vector("vector", level))[0][0]
+
+    def calm(self, y_hat: np.ndarray) -> bool:
+        """Whether the native graph shows latents y_hat (M, h, w) as the whole synthesis does: `pixa.models.native`."""
+        facts = self.session(NATIVE).get_modelmeta().custom_metadata_map
+        squares = np.square(y_hat)
+        energy = squares.sum(0) - squares[json.loads(facts["strong"])].sum(0)
+        return energy.max() <= float(facts["limit"])
 
     def hyper(self, y: np.ndarray) -> np.ndarray:
         return self.run("hyper", y=y)[0]
@@ -180,14 +190,16 @@ def check_files(entry: ModelEntry) -> None:
     Raises:
         ModelMissing: a file is missing or altered.
     """
-    digest = hashlib.sha256()
-    for name in entry.decoder:
-        path = entry.folder / name
-        if not path.is_file():
-            raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are incomplete: {name} is missing")
-        digest.update(path.read_bytes())
-    if digest.hexdigest()[:8] != entry.hash:
-        raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are altered: their hash does not match")
+    native = [f"{NATIVE}.onnx"] if entry.native else []
+    for names, expected in ((entry.decoder, entry.hash), (native, entry.native)):
+        digest = hashlib.sha256()
+        for name in names:
+            path = entry.folder / name
+            if not path.is_file():
+                raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are incomplete: {name} is missing")
+            digest.update(path.read_bytes())
+        if names and digest.hexdigest()[:8] != expected:
+            raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are altered: their hash does not match")
 
 
 @cache

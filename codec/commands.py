@@ -13,48 +13,35 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from pixa.bitstream.container import PREFIX, check_prefix
+from pixa.batch import SUFFIX, is_current, run_each, write_each
 from pixa.console import Console
 from pixa.decoder import Decoder
 from pixa.errors import PixaError, UsageError
 from pixa.files import STANDARD, Job, check_target, list_inputs, plan, write_whole
 
 COLOURS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGB and alpha"}
-SUFFIX = ".pixa"
-
-
-def run_each(console: Console, jobs: Iterable[Job], work: Callable[[Job], None]) -> int:
-    """Does every job, going on after a failure; the exit code of the first one that failed, or 0."""
-    first = 0
-    for job in jobs:
-        try:
-            if job.source != STANDARD and Path(job.source).is_dir():
-                raise PixaError("is a folder: use -r for the files inside")
-            work(job)
-        except BrokenPipeError:
-            raise
-        except (PixaError, OSError, MemoryError) as error:
-            code = getattr(error, "exit_code", 1)
-            message = "not enough memory" if isinstance(error, MemoryError) else getattr(error, "strerror", None)
-            console.error(job.source, message or str(error), code)
-            first = first or code
-    return first
 
 
 def encode(args: Namespace, console: Console) -> int:
     from pixa.image import encode_picture
     from pixa.io_image import SUFFIXES, load
     from pixa.rate import encode_to_target
-    from pixa.video_commands import VIDEO_SUFFIXES, encode_video, opened_input
+    from pixa.reduced import with_thumbnail
+    from pixa.streams import VIDEO_SUFFIXES, opened_input
+    from pixa.video_commands import encode_video
 
     settings = {"model": args.model or "fast", "effort": args.effort, "jobs": args.jobs}
     targets = {"bpp": args.bpp, "target_size": args.target_size, "psnr": args.psnr}
     target = {name: value for name, value in targets.items() if value is not None}
 
     def work(job: Job) -> None:
+        if is_current(job, args, console):
+            return
         check_target(job, args.force)
         with opened_input(job.source) as (file, video):
             if video:
+                if args.thumbnail:
+                    raise UsageError("--thumbnail is for pictures")
                 make_folder(job, args)
                 encode_video(file, job, args, console)
             else:
@@ -63,6 +50,8 @@ def encode(args: Namespace, console: Console) -> int:
     def encode_one(file: BinaryIO, job: Job) -> None:
         if args.bitrate is not None:
             raise UsageError("--bitrate is for videos: use --bpp or --target-size")
+        if args.thumbnail and not {"bpp", "target_size"}.isdisjoint(target):
+            raise UsageError("--thumbnail adds to a file: not with --bpp or --target-size")
         start = time.monotonic()
         picture = load(file)
         picture.metadata = {name: value for name, value in picture.metadata.items() if name in args.metadata}
@@ -73,6 +62,7 @@ def encode(args: Namespace, console: Console) -> int:
             data = encode_picture(
                 picture, 60.0 if args.quality is None else args.quality, **settings, progress=progress
             )
+        data = with_thumbnail(data, picture, args.jobs) if args.thumbnail else data
         if job.target == STANDARD:
             sys.stdout.buffer.write(data)
         else:
@@ -87,12 +77,13 @@ def encode(args: Namespace, console: Console) -> int:
         text = f"{job.source} -> {job.target}: {len(data)} bytes, {facts['bpp']:.3f} bpp, quality {facts['quality']:g}"
         console.note(record, text + (f", {facts['model']}, {record['seconds']} s" if args.verbose else ""))
 
-    return run_each(console, plan_jobs(args, SUFFIX, SUFFIXES | VIDEO_SUFFIXES), work)
+    return write_each(args, console, plan_jobs(args, SUFFIX, SUFFIXES | VIDEO_SUFFIXES), work)
 
 
 def decode(args: Namespace, console: Console) -> int:
     from pixa.io_image import output_format, save
-    from pixa.video_commands import RESULTS, decode_video, opened
+    from pixa.streams import opened, read_whole
+    from pixa.video_commands import RESULTS, decode_video
 
     suffix = args.format or (Path(args.output).suffix if args.output not in (None, STANDARD) else None)
     if suffix is not None and f".{suffix.removeprefix('.').lower()}" not in RESULTS:
@@ -102,6 +93,11 @@ def decode(args: Namespace, console: Console) -> int:
         with opened(job.source) as (file, video):
             if video:
                 job = job if args.output or args.format else Job(job.source, with_suffix(job.target, ".mp4"))
+            if is_current(job, args, console):
+                return
+            if video:
+                if args.scale != 1:
+                    raise UsageError("--scale is for pictures")
                 make_folder(job, args)
                 decode_video(file, job, args, console)
             else:
@@ -111,7 +107,7 @@ def decode(args: Namespace, console: Console) -> int:
         start = time.monotonic()
         decoder = Decoder(read_whole(file), max_pixels=args.size_limit, jobs=args.jobs, keep_going=args.keep_going)
         check_target(job, args.force)
-        picture = decoder.picture(console.progress(job.source))
+        picture = decoder.picture(console.progress(job.source), args.scale)
         if decoder.lost:
             console.warning(job.source, f"{len(decoder.lost)} of {len(decoder.tiles)} tiles are lost and guessed")
         if job.target == STANDARD:
@@ -126,23 +122,23 @@ def decode(args: Namespace, console: Console) -> int:
         text = f"{job.source} -> {job.target}: {picture.width}x{picture.height}, {COLOURS[decoder.channels]}"
         console.note(record, text + (f", {decoder.model}, {record['seconds']} s" if args.verbose else ""))
 
-    return run_each(console, plan_jobs(args, "." + (args.format or "png").removeprefix("."), {SUFFIX}), work)
+    return write_each(args, console, plan_jobs(args, "." + (args.format or "png").removeprefix("."), {SUFFIX}), work)
 
 
 def info(args: Namespace, console: Console) -> int:
-    from pixa.video_commands import describe_video, opened
-    from pixa.video_file import VideoFile
+    from pixa.streams import read_facts
+    from pixa.video_commands import describe_video
 
     def work(job: Job) -> None:
-        with opened(job.source) as (file, video):
-            facts = VideoFile(file).info() if video else Decoder(read_whole(file)).info()
+        facts, video = read_facts(job.source)
         console.result({"input": job.source, **facts}, (describe_video if video else describe)(job.source, facts))
 
     return run_each(console, reading_jobs(args), work)
 
 
 def verify(args: Namespace, console: Console) -> int:
-    from pixa.video_commands import opened, verify_video
+    from pixa.streams import opened
+    from pixa.video_commands import verify_video
 
     def work(job: Job) -> None:
         with opened(job.source) as (file, video):
@@ -160,6 +156,8 @@ def verify_picture(file: BinaryIO, args: Namespace, progress: Callable[[int, int
         PixaError: what is wrong with the file.
     """
     from hashlib import sha256
+
+    from pixa.streams import read_whole
 
     decoder = Decoder(read_whole(file), jobs=args.jobs)
     record = {"symbols_sha256": decoder.symbols_sha256(progress)}
@@ -180,8 +178,11 @@ def plan_jobs(args: Namespace, suffix: str, suffixes: Iterable[str]) -> list[Job
     """The jobs of a command that writes.
 
     Raises:
-        UsageError: a result would go to a terminal or into the same stream as JSON; as `files.plan`.
+        UsageError: a result would go to a terminal or into the same stream as JSON, or a cluster would read or write
+            this machine's streams; as `files.plan`.
     """
+    if isinstance(args.inputs[0], Job):  # planned by `pixa.cluster`
+        return args.inputs
     jobs = plan(
         args.inputs,
         output=args.output,
@@ -195,6 +196,8 @@ def plan_jobs(args: Namespace, suffix: str, suffixes: Iterable[str]) -> list[Job
             raise UsageError("--json and the file would both go to standard output: use -o FILE")
         if sys.stdout.isatty():
             raise UsageError("standard output is a terminal: use -o FILE")
+    if args.cluster and any(STANDARD in (job.source, job.target) for job in jobs):
+        raise UsageError("--cluster works on files: standard input and output are of this machine alone")
     return jobs
 
 
@@ -214,17 +217,6 @@ def make_folder(job: Job, args: Namespace) -> None:
 
 def with_suffix(target: str, suffix: str) -> str:
     return target if target == STANDARD else str(Path(target).with_suffix(suffix))
-
-
-def read_whole(file: BinaryIO) -> bytes:
-    """A pixa file; anything else is refused by its first bytes.
-
-    Raises:
-        NotPixa, UnsupportedVersion, Corrupt: as `container.check_prefix`.
-    """
-    prefix = file.read(len(PREFIX))
-    check_prefix(prefix)
-    return prefix + file.read()
 
 
 def describe(source: str, facts: dict) -> str:

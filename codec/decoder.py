@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file, salvage
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.headers import Head
-from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput
+from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput, UsageError
 from pixa.models.registry import find_wire
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pixa.pixels import Picture
 
 MAX_PIXELS = 1 << 28
+REDUCTIONS = (1, 2, 4, 8)
 METADATA = {ChunkType.ICC: "icc", ChunkType.EXIF: "exif", ChunkType.XMP: "xmp"}
 
 
@@ -77,7 +78,7 @@ class Decoder:
         critical = [kind for kind in kinds if not kind & ANCILLARY]
         if any(critical.count(kind) != expected.get(kind, 0) for kind in {*expected, *critical}):
             raise Corrupt("the file has parts that its header does not announce")
-        if any(kinds.count(kind) > 1 for kind in METADATA):
+        if any(kinds.count(kind) > 1 for kind in (*METADATA, ChunkType.THUMBNAIL)):
             raise Corrupt("a kind of metadata stands twice in the file")
         if critical != sorted(critical):
             raise Corrupt("the parts of the file are out of order")
@@ -126,17 +127,45 @@ class Decoder:
 
         return load_model(find_wire(self.head.model, self.head.model_hash), self.jobs)
 
-    def picture(self, progress: Progress | None = None) -> Picture:
+    @cached_property
+    def thumbnail(self) -> Decoder | None:
+        """The file's picture at 1/8, which is a file itself; None where it carries none.
+
+        Raises:
+            PixaError: as `Decoder`; `Corrupt` also where size or channels are others than those of the picture.
+        """
+        payload = next((chunk.payload for chunk in self.chunks if chunk.type == ChunkType.THUMBNAIL), None)
+        if payload is None:
+            return None
+        small = Decoder(payload, jobs=self.jobs)
+        size = -(-self.width // 8), -(-self.height // 8)
+        if (small.width, small.height, small.channels) != (*size, self.channels):
+            raise Corrupt("the thumbnail is not one of this picture")
+        return small
+
+    def picture(self, progress: Progress | None = None, reduce: int = 1) -> Picture:
         """The picture. With `keep_going`, lost tiles show what their surroundings suggest.
+
+        Args:
+            reduce: 2, 4 or 8 for a picture at 1/2, 1/4 or 1/8, sides rounded up, which is faster; at 1/8 it is the
+                thumbnail where the file carries one.
 
         Raises:
             ModelMissing: the model is not installed.
             Corrupt: a tile or the alpha plane contradicts itself, or no tile is left.
+            UsageError: another reduction.
         """
+        if reduce not in REDUCTIONS:
+            raise UsageError(f"pictures are reduced by 1, 2, 4 or 8, not {reduce}")
+        if reduce == 8 and self.thumbnail:
+            picture = self.thumbnail.picture(progress)
+            picture.metadata = self.metadata
+            return picture
         import numpy as np
 
         from pixa.image import decode_alpha, decode_samples
         from pixa.pixels import Picture
+        from pixa.reduced import average, decode_reduced
 
         alpha = [
             decode_alpha(chunk.payload, self.height, self.width)[:, :, None]
@@ -144,7 +173,12 @@ class Decoder:
             if chunk.type == ChunkType.ALPHA
         ]
         self.lost = []
-        samples = decode_samples(self.head, self.tiles, self.nets, progress, self.lost if self.keep_going else None)
+        lost = self.lost if self.keep_going else None
+        if reduce == 1:
+            samples = decode_samples(self.head, self.tiles, self.nets, progress, lost)
+        else:
+            samples = decode_reduced(self.head, self.tiles, self.nets, reduce, progress, lost)
+            alpha = [average(plane, reduce) for plane in alpha]
         return Picture(np.concatenate([samples, *alpha], 2) if alpha else samples, self.metadata)
 
     def symbols_sha256(self, progress: Progress | None = None) -> str:

@@ -7,6 +7,7 @@ picture and memory stays bounded. Entropy tiles are independent of each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from types import ModuleType
 
@@ -84,26 +85,32 @@ def decode_samples(
     Raises:
         Corrupt: a tile contradicts itself and `lost` is None, or no tile is left.
     """
-    y_hat = np.zeros((nets.rebuilt_channels, *latent_size(head.width, head.height, nets.coder)), np.float32)
-    known = np.zeros(y_hat.shape[1:], bool)
-    for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
-        shape = (s.stop - s.start for s in place)
-        try:
-            symbols = nets.coder.TileSymbols(tile, nets.channels, *shape, head.level, nets)
-        except Corrupt:
-            if lost is None:
-                raise
-            lost.append(number)
-        else:
-            y_hat[:, *place], known[place] = symbols.reconstruct(nets), True
-    if not known.any():
-        raise Corrupt("no tile of the picture is left")
-    y_hat = y_hat if known.all() else fill(y_hat, known)
-
+    y_hat = rebuilt(head, tiles, nets, lost)
     samples = np.empty((head.height, head.width, 3 if head.colour else 1), np.uint8)
     for target, rgb in synthesised(nets, y_hat, head.level, samples, progress):
         target[:] = rgb
     return samples
+
+
+def rebuilt(head: Head, tiles: Sequence[bytes], nets: OnnxModel, lost: list[int] | None = None) -> np.ndarray:
+    """Latents y_hat (C, h, w) of an image's tiles; `lost` and errors as `decode_samples`."""
+    y_hat = np.zeros((nets.rebuilt_channels, *latent_size(head.width, head.height, nets.coder)), np.float32)
+    known = np.zeros(y_hat.shape[1:], bool)
+    with ThreadPoolExecutor(1) as ahead:
+        options = {"ahead": ahead} if nets.coder is latents and nets.threads != 1 else {}
+        for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
+            shape = (s.stop - s.start for s in place)
+            try:
+                symbols = nets.coder.TileSymbols(tile, nets.channels, *shape, head.level, nets, **options)
+            except Corrupt:
+                if lost is None:
+                    raise
+                lost.append(number)
+            else:
+                y_hat[:, *place], known[place] = symbols.reconstruct(nets), True
+    if not known.any():
+        raise Corrupt("no tile of the picture is left")
+    return y_hat if known.all() else fill(y_hat, known)
 
 
 def synthesised(
@@ -120,6 +127,20 @@ def synthesised(
             progress(done + 1, len(windows))
 
 
+def analysed(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+    """Latents y (C, h, w) of samples (H, W, 3) uint8, window by window."""
+    height, width = latent_size(colour.shape[1], colour.shape[0], nets.coder)
+    y, stride = np.empty((nets.channels, height, width), np.float32), nets.coder.STRIDE
+    windows = list(window_slices(height, width, nets.entry.analysis_halo))
+    for done, (inner, outer, core) in enumerate(windows):
+        pixels = colour[pixel_slices(outer, stride)]
+        missing = [(0, (s.stop - s.start) * stride - n) for s, n in zip(outer, pixels.shape, strict=False)]
+        y[:, *inner] = nets.analysis(np.pad(pixels, (*missing, (0, 0)), mode="edge"))[:, *core]
+        if progress:
+            progress(done + 1, len(windows))
+    return y
+
+
 class Analysed:
     """A picture after analysis: what every quality level shares, so that a search repeats only the cheap part."""
 
@@ -130,17 +151,7 @@ class Analysed:
         self.picture, self.jobs, self.progress = picture, jobs, progress
         self.nets = load_model(entry, jobs)
         self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
-        height, width = latent_size(picture.width, picture.height, self.nets.coder)
-        self.y = np.empty((self.nets.channels, height, width), np.float32)
-        stride = self.nets.coder.STRIDE
-        windows = list(window_slices(height, width, self.nets.entry.analysis_halo))
-        for done, (inner, outer, core) in enumerate(windows):
-            pixels = self.colour[pixel_slices(outer, stride)]
-            missing = [(0, (s.stop - s.start) * stride - n) for s, n in zip(outer, pixels.shape, strict=False)]
-            window = np.pad(pixels, (*missing, (0, 0)), mode="edge")
-            self.y[:, *inner] = self.nets.analysis(window)[:, *core]
-            if progress:
-                progress(done + 1, len(windows))
+        self.y = analysed(self.nets, self.colour, progress)
 
     def encode(self, level: int, effort: int = 0) -> tuple[bytes, np.ndarray]:
         """The file at a quality level, and the latents y_hat (C, h, w) its decoder will see. Tokens are the same at
@@ -172,7 +183,7 @@ class Analysed:
         for tile in tile_slices(head, coder):
             search = coder is latents and effort in SEARCH_STEPS
             y, z = self.searched(y_hat, tile, level, effort) if search else (self.y[:, *tile], None)
-            payload, y_hat[:, *tile] = coder.encode_tile(y, level, self.nets, trade, z)
+            payload, y_hat[:, *tile], *_ = coder.encode_tile(y, level, self.nets, trade, z)
             chunks.append(Chunk(ChunkType.TILE, payload))
         return write_file(chunks), y_hat
 

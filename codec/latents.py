@@ -7,6 +7,7 @@ integers; means are float and move pixels only.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -93,8 +94,8 @@ def encode_tile(
     trade: bool = False,
     z: np.ndarray | None = None,
     past: inter.Past | None = None,
-) -> tuple[bytes, np.ndarray]:
-    """Code latents y (M, h, w); returns the payload and y_hat (M, h, w) as the decoder will see it.
+) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """Code latents y (M, h, w); returns the payload, and as the decoder will see them y_hat (M, h, w) and the symbols.
 
     Args:
         trade: quantise rate-distortion optimally instead of rounding.
@@ -103,43 +104,47 @@ def encode_tile(
     """
     y = y[None]
     gain, step = nets.vector("gain", level), nets.vector("step", level)
-    known, predicted, groups = {}, 0.0, []
+    known, groups, still = {}, [], None
     if past is not None:
-        field = inter.find(past, step)
-        predicted = inter.predict(past, field, level, nets)
-        known = seen(past) | {"past_hat_1": past["past_hat_1"], "predicted": predicted}
-        groups = inter.write(field, nets.tables)
-        y, gain = y * gain * step - predicted, 1 / step
+        y, gain = y * gain * step, 1 / step
+        still = inter.still(past, y, step)
+        field = inter.find(past, step, still)
+        known = seen(past) | inter.expected(past, field, level, nets)
+        groups = inter.write(field, still, nets.tables)
+        y = (y - known["predicted"]) * ~still
     _, channels, height, width = y.shape
     if z is None:
         padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
         z = nets.hyper(np.pad(y, padding, mode="edge")) * nets.vector("z_gain", level)
     z = z.reshape(1, -1, -(-height // HYPER), -(-width // HYPER))
-    z_index = np.broadcast_to(nets.vector("z_index", level), z.shape).astype(np.uint8)
+    z_index = z_table_indexes(level, nets, z.shape, still)
     z = round_half_up(z, Z_MAX) * (z_index > 0)
 
     memory = {"z": z} | known
     groups.append((z.ravel(), z_index.ravel()))
-    y_hat = np.zeros_like(y)
+    y_hat, coded = np.zeros_like(y), np.zeros_like(y)
     for p, (channels, mask) in enumerate(passes(nets, height, width)):
-        index = table_indexes(p, memory, level, nets, mask)
+        index = table_indexes(p, memory, level, nets, mask, still)
         mean = nets.mean(p, memory)
         residual = (y[:, channels] - mean) * gain[:, channels]
         symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
         if trade:
             symbols = optimise(symbols, residual, index, nets.tables)
-        memory |= {"magnitude": magnitude(symbols), "y_hat": (symbols * step[:, channels] + mean) * mask}
+        rebuilt = inter.kept(symbols * step[:, channels] + mean, known, still, channels)
+        memory |= {"magnitude": magnitude(symbols), "y_hat": rebuilt * mask}
         y_hat[:, channels] += memory["y_hat"]
+        coded[:, channels] += symbols
         groups.append((symbols.ravel(), index.ravel()))
     payload = entropy.encode(groups, nets.tables)
-    return payload, (y_hat + predicted)[0]
+    return payload, inter.followed(y_hat, known, still)[0], coded[0]
 
 
 class TileSymbols:
     """The integers of one tile, decoded without a float: hyper-latents, all passes, and what they made known.
 
     Attributes:
-        motion: (h, w, 2), of a tile that follows another.
+        motion: (h, w, 2), of a tile that follows another; None in a picture.
+        still: (h, w) bool, likewise, where it is as it was.
     """
 
     def __init__(
@@ -151,58 +156,101 @@ class TileSymbols:
         level: int,
         nets: Nets,
         past: inter.Past | None = None,
+        ahead: Executor | None = None,
     ):
         """Decode a payload for latents (channels, height, width).
 
         Args:
             past: what the tile follows, see `pixa.inter`; its symbols here, the rest to reconstruct.
+            ahead: one thread that computes the means of a picture's tile, which `reconstruct` needs, while the next
+                symbols are being decoded.
 
         Raises:
             Corrupt: the payload contradicts itself.
         """
         decoder, self.past = entropy.Decoder(payload, nets.tables), past
-        self.motion = np.zeros((0, 0, 2), np.int32) if past is None else inter.read(decoder, height, width, nets.tables)
-        z_index = nets.vector("z_index", level).astype(np.uint8)
-        shape = (1, z_index.shape[1], -(-height // HYPER), -(-width // HYPER))
-        z = decoder.decode(np.broadcast_to(z_index, shape).ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
+        self.motion = self.still = None
+        if past is not None:
+            self.motion, self.still = inter.read(decoder, height, width, nets.tables)
+        shape = (1, nets.vector("z_index", level).shape[1], -(-height // HYPER), -(-width // HYPER))
+        z_index = z_table_indexes(level, nets, shape, self.still)
+        z = decoder.decode(z_index.ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
         self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
         self.y = np.zeros((1, channels, height, width), np.float32)
+        self.z, self.level, self.means = z, level, []
         self.passes = list(passes(nets, height, width))
         for p, (own, mask) in enumerate(self.passes):
-            index = table_indexes(p, self.memory, level, nets, mask)
+            index = table_indexes(p, self.memory, level, nets, mask, self.still)
+            if ahead and past is None:
+                self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
             symbols = decoder.decode(index.ravel()).reshape(index.shape).astype(np.float32)
             self.memory["magnitude"] = magnitude(symbols)
             self.y[:, own] += symbols
         decoder.finish()
-        self.z, self.level = z, level
+
+    def mean_ahead(self, p: int, memory: Memory, nets: Nets) -> tuple[np.ndarray, Memory]:
+        """Means of pass p of a picture's tile, and what is known then; the symbols of the passes before it are."""
+        if p > 0:
+            mean, known = self.means[p - 1].result()
+            memory = known | memory | {"y_hat": self.rebuilt(p - 1, mean, nets)}
+        return nets.mean(p, memory), memory
+
+    def rebuilt(self, p: int, mean: np.ndarray, nets: Nets) -> np.ndarray:
+        """What pass p of a picture's tile makes known of y_hat."""
+        channels, mask = self.passes[p]
+        return (self.y[:, channels] * nets.vector("step", self.level)[:, channels] + mean) * mask
 
     def reconstruct(self, nets: Nets) -> np.ndarray:
         """y_hat (M, h, w)."""
-        step, memory, predicted = nets.vector("step", self.level), dict(self.memory), 0.0
+        if self.means:
+            y_hat = np.zeros_like(self.y)
+            for p, (channels, _) in enumerate(self.passes):
+                y_hat[:, channels] += self.rebuilt(p, self.means[p].result()[0], nets)
+            return y_hat[0]
+        step, memory, known = nets.vector("step", self.level), dict(self.memory), {}
         if self.past is not None:
-            predicted = inter.predict(self.past, self.motion, self.level, nets)
-            memory |= {"past_hat_1": self.past["past_hat_1"], "predicted": predicted}
+            known = inter.expected(self.past, self.motion, self.level, nets)
+        memory |= known
         y_hat = np.zeros_like(self.y)
         for p, (channels, mask) in enumerate(self.passes):
             mean = nets.mean(p, memory)
-            memory["y_hat"] = (self.y[:, channels] * step[:, channels] + mean) * mask
+            rebuilt = inter.kept(self.y[:, channels] * step[:, channels] + mean, known, self.still, channels)
+            memory["y_hat"] = rebuilt * mask
             y_hat[:, channels] += memory["y_hat"]
-        return (y_hat + predicted)[0]
+        return inter.followed(y_hat, known, self.still)[0]
 
     def integers(self) -> bytes:
-        """Every symbol as little-endian int16, motion and hyper-latents first: what two decoders must agree on."""
-        return self.motion.astype("<i2").tobytes() + self.z.astype("<i2").tobytes() + self.y.astype("<i2").tobytes()
+        """Every symbol as little-endian int16, what a tile that follows another begins with first, then hyper-latents:
+        what two decoders must agree on.
+        """
+        parts = (*(() if self.still is None else (self.still, self.motion)), self.z, self.y)
+        return b"".join(part.astype("<i2").tobytes() for part in parts)
 
 
-def table_indexes(p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray) -> np.ndarray:
-    """Table indexes of pass p, 0 outside its mask; all that the first makes of hyper-latents is cut to the tile."""
+def z_table_indexes(level: int, nets: Nets, shape: tuple[int, ...], still: np.ndarray | None) -> np.ndarray:
+    """Table indexes of hyper-latents of a shape (1, N, hz, wz), uint8; 0 where all that they cover stands still."""
+    index = np.broadcast_to(nets.vector("z_index", level), shape).astype(np.uint8)
+    if still is None:
+        return index
+    padding = [(0, size * HYPER - n) for size, n in zip(shape[2:], still.shape, strict=True)]
+    covered = np.pad(still, padding, constant_values=True).reshape(shape[2], HYPER, shape[3], HYPER)
+    return index * ~covered.all((1, 3))
+
+
+def table_indexes(
+    p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray, still: np.ndarray | None
+) -> np.ndarray:
+    """Table indexes of pass p, 0 outside its mask and where the tile stands still.
+
+    All that the first pass makes of hyper-latents is cut to the tile.
+    """
     index = nets.scale(p, memory, level)
     if p == 0:
         height, width = mask.shape[2:]
         cut = lambda a: np.ascontiguousarray(a[:, :, :height, :width])
         index = cut(index)
         memory |= {name: cut(a) for name, a in memory.items() if name != "z"}
-    return index * mask
+    return index * (mask if still is None else mask & ~still)
 
 
 def magnitude(symbols: np.ndarray) -> np.ndarray:

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import re
-import shutil
 import sys
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
-from pixa.bitstream.packets import is_video
 from pixa.console import Console, FrameProgress
 from pixa.errors import Corrupt, PixaError, UsageError
 from pixa.files import STANDARD, Job, check_target, write_whole
 from pixa.video_file import VideoFile
 
-VIDEO_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts"),
-    *(".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".y4m"),
-}
-MAGICS = (b"YUV4MPEG2", b"\x1aE\xdf\xa3")  # y4m, Matroska: videos that may come through a pipe
 RESULTS = (".mp4", ".mov", ".mkv", ".y4m")
 STREAMED = (".y4m", ".mkv")  # those that may leave through a pipe
 PATTERN = re.compile(r"%0?\d*d")  # of the names of numbered pictures
 KEY_BYTES, FIXED_BYTES, MARGIN = 20, 2000, 0.99  # of a file of a given size: index, headers, what the rate may miss
-BEGIN = 9  # bytes that tell what a file is
-
-
-class Begun(io.RawIOBase):
-    """A stream whose first bytes are known already."""
-
-    def __init__(self, begin: bytes, rest: BinaryIO):
-        self.begin, self.rest = begin, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray) -> int:
-        data = self.begin[: len(buffer)] or self.rest.read(len(buffer))
-        self.begin = self.begin[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def through_pyav(name: str) -> ModuleType:
@@ -61,45 +34,6 @@ def through_pyav(name: str) -> ModuleType:
         return import_module(f"pixa.{name}")
     except ImportError as error:
         raise PixaError(f"videos of other formats need PyAV ({error}): pip install 'pixa[video]'") from error
-
-
-@contextmanager
-def opened(source: str) -> Iterator[tuple[BinaryIO, bool]]:
-    """A pixa file, or standard input by way of a temporary one, and whether it begins as a video.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if source != STANDARD:
-        with open(source, "rb") as file:
-            video = is_video(file.read(BEGIN))
-            file.seek(0)
-            yield file, video
-        return
-    begin = sys.stdin.buffer.read(BEGIN)
-    if not is_video(begin):
-        yield Begun(begin, sys.stdin.buffer), False
-        return
-    with tempfile.TemporaryFile() as file:
-        file.write(begin)
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.seek(0)
-        yield file, True
-
-
-@contextmanager
-def opened_input(source: str) -> Iterator[tuple[BinaryIO, bool]]:
-    """A file to encode, or standard input, and whether it is a video.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if source == STANDARD:
-        begin = sys.stdin.buffer.read(BEGIN)
-        yield Begun(begin, sys.stdin.buffer), begin.startswith(MAGICS)
-        return
-    with open(source, "rb") as file:
-        yield file, Path(source).suffix.lower() in VIDEO_SUFFIXES
 
 
 def encode_video(file: BinaryIO, job: Job, args: Namespace, console: Console) -> None:

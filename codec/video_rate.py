@@ -4,23 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import log2
+from statistics import fmean
 
 OCTAVE = 45  # levels that double the bits of a frame, on natural pictures
 TOP_LEVEL = 200
 WINDOW = 2.0  # seconds within which what was spent too much or too little is made good
 STEADY = 0.7  # how much of what was known of a kind of frame stays when one more is coded
-STRIDE = 6  # levels between frames that follow each other, at most
-FIRST_INTER = 0.3  # bits of the other frames to those of a key frame, before the first is coded
+STRIDE = 10  # levels between frames that follow each other, at most
+FIRST_INTER = 0.4  # bits of the other frames to those of a key frame, before the first is coded
+KEY_ABOVE = 30  # levels of a key frame above those of its group, all of which follows from it
+PATTERN = (12, -16, 0, -16)  # levels above or below from frame to frame: what is coded well serves those behind it
+
+
+def within(level: float) -> int:
+    return round(min(max(level, 0), TOP_LEVEL))
+
+
+def offset(number: int) -> int:
+    """Levels that a frame, `number` after its key frame, lies above those of its group."""
+    return PATTERN[number % len(PATTERN)] if number else KEY_ABOVE
 
 
 class ConstantQuality:
-    """One level for all frames."""
+    """The levels of a group about one level; without inter frames that level.
 
-    def __init__(self, level: int):
-        self.first = level
+    Args:
+        level: of the video.
+        gop: frames from one key frame to the next.
+    """
 
-    def level(self, key: bool) -> int:
-        return self.first
+    def __init__(self, level: int, gop: int):
+        self.first, self.gop = level, gop
+
+    def level(self, number: int) -> int:
+        """The level of a frame, `number` after its key frame."""
+        return within(self.first + offset(number)) if self.gop > 1 else self.first
 
     def spent(self, key: bool, level: int, size: int) -> None:
         pass
@@ -45,24 +63,29 @@ class ConstantBitrate:
         self.frame_bits, self.gop, self.left = frame_bits, gop, frames
         self.window = max(round(WINDOW * rate), gop, 1)
         self.surplus = 0.0
+        self.weight = {True: 1.0, False: 1.0}  # of a kind of frame, to one at the level of its group
+        if gop > 1:
+            self.weight = {True: 2 ** (KEY_ABOVE / OCTAVE), False: fmean(2 ** (above / OCTAVE) for above in PATTERN)}
         self.first = self.last = TOP_LEVEL // 2
         for _ in range(3):  # the bits of a level are known best near it
             bits = 8 * probe(self.last)
             self.cost = {True: bits / 2 ** (self.last / OCTAVE)}
             self.cost[False] = FIRST_INTER * self.cost[True]
-            self.first = self.last = self.wanted()
+            self.first = self.last = self.wanted(0)
 
-    def wanted(self) -> int:
-        """The level at which the window comes out."""
+    def wanted(self, number: int) -> int:
+        """The level at which the window that begins with a frame, `number` after its key frame, comes out."""
         window = min(self.window, self.left) if self.left else self.window
-        keys = window / self.gop
-        at_level_zero = keys * self.cost[True] + (window - keys) * self.cost[False]
+        keys = (number + window - 1) // self.gop + (number == 0)
+        cost = {key: self.weight[key] * self.cost[key] for key in (True, False)}
+        at_level_zero = keys * cost[True] + (window - keys) * cost[False]
         budget = max(window * self.frame_bits + self.surplus, window * self.frame_bits / 4)
-        return round(min(max(OCTAVE * log2(budget / at_level_zero), 0), TOP_LEVEL))
+        return within(OCTAVE * log2(budget / at_level_zero))
 
-    def level(self, key: bool) -> int:
-        self.last = min(max(self.wanted(), self.last - STRIDE), self.last + STRIDE)
-        return self.last
+    def level(self, number: int) -> int:
+        """As that of `ConstantQuality`."""
+        self.last = min(max(self.wanted(number), self.last - STRIDE), self.last + STRIDE)
+        return within(self.last + offset(number)) if self.gop > 1 else self.last
 
     def spent(self, key: bool, level: int, size: int) -> None:
         """Learn that a frame of a kind took so many bytes at a level."""

@@ -71,7 +71,7 @@ class Video(VideoFile):
         keep_going: bool = False,
     ):
         super().__init__(source, max_pixels=max_pixels, keep_going=keep_going)
-        self.lanes, self.threads = share_threads(self.width, self.height, jobs)
+        self.lanes, self.threads = share_threads(self.width, self.height, jobs, self.reference is not None)
         self.damaged: list[tuple[int, int]] = []
         self.target = self.index.keys[0].pts
 
@@ -96,11 +96,11 @@ class Video(VideoFile):
             ModelMissing: the model is not installed.
             Corrupt, UnsupportedVersion: the file is damaged, unless `keep_going`.
         """
-        start, queue = self.index.before(self.target), deque()
+        start, queue, coder = self.index.before(self.target), deque(), self.coder()
         play = Playback(self, 0 if self.target <= self.index.keys[0].pts else None)
-        with ThreadPoolExecutor(self.lanes) as pool:
-            for frame, work in self.works(start, self.coder()):
-                queue.append((frame, pool.submit(work)))
+        with ThreadPoolExecutor(1 if coder.inter else self.lanes) as pool:
+            for frame, work, hidden in self.works(start, coder):
+                queue.append((frame, pool.submit(work), hidden))
                 if len(queue) > self.lanes:
                     yield from play.show(*queue.popleft())
             while queue:
@@ -110,33 +110,35 @@ class Video(VideoFile):
                 raise Corrupt("the file is cut: frames are missing at its end")
             yield from play.repeat(self.index.frames, self.index.end)
 
-    def works(self, start: KeyFrame, coder: FrameCoder) -> Iterator[tuple[CodedFrame, Callable[[], np.ndarray]]]:
-        """Every frame to be shown and what makes its samples, in any thread."""
+    def works(self, start: KeyFrame, coder: FrameCoder) -> Iterator[tuple[CodedFrame, Callable[[], np.ndarray], bool]]:
+        """(frame, what makes its samples, whether it comes too early to be shown).
+
+        Where frames follow others, their symbols are decoded here, and samples are to be made of them one by one.
+        """
         whole = False
         for frame, following in pairwise(chain(self.packets(start), [None])):
             hidden = following is not None and following.pts <= self.target
             whole |= frame.key
             if coder.inter is None:
                 if not hidden:
-                    yield frame, partial(coder.decode, frame.tiles, frame.level, True)
+                    yield frame, partial(decoded, coder, frame), False
                 continue
             if not whole:
                 continue
             try:
-                samples = coder.decode(frame.tiles, frame.level, frame.key)
+                symbols = coder.symbols(frame.tiles, frame.level, frame.key)
             except Corrupt:
                 if not self.keep_going:
                     raise
                 whole = False
                 continue
-            if not hidden:
-                yield frame, lambda samples=samples: samples
+            yield frame, partial(coder.show, symbols, frame.level, frame.key), hidden
 
     def coder(self) -> FrameCoder:
         """What decodes the frames from a key frame on."""
         key = load_model(find_wire(self.head.model, self.head.model_hash), self.threads)
         inter = self.reference and load_model(find_wire(self.reference.model, self.reference.model_hash), self.threads)
-        return FrameCoder(self.head, key, inter, self.threads)
+        return FrameCoder(self.head, key, inter)
 
     def symbols_sha256(self, progress: Callable[[int, int], None] | None = None) -> str:
         """SHA-256 of every symbol (int16, little-endian, frame by frame, tile by tile): equal on every machine.
@@ -156,6 +158,11 @@ class Video(VideoFile):
         return digest.hexdigest()
 
 
+def decoded(coder: FrameCoder, frame: CodedFrame) -> np.ndarray:
+    """The samples of a key frame."""
+    return coder.show(coder.symbols(frame.tiles, frame.level, True), frame.level, True)
+
+
 class Playback:
     """The frames of one way through a video, with those that are lost.
 
@@ -168,13 +175,15 @@ class Playback:
         self.video, self.number = video, number
         self.shown: Frame | None = None
 
-    def show(self, coded: CodedFrame, future: Future) -> Iterator[Frame]:
-        """A frame, and before it those that are lost."""
+    def show(self, coded: CodedFrame, future: Future, hidden: bool) -> Iterator[Frame]:
+        """A frame that is not hidden, and before it those that are lost."""
         try:
             samples = future.result()
         except Corrupt:
             if not self.video.keep_going:
                 raise
+            return
+        if hidden:
             return
         yield from self.repeat(coded.number, coded.pts)
         self.shown, self.number = self.frame(samples, coded.number, coded.pts, coded.duration), coded.number + 1

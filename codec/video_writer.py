@@ -20,11 +20,13 @@ from pixa.errors import UnsupportedInput, UsageError
 from pixa.image import SEARCH_STEPS, TILE_LOG2, level_of
 from pixa.models.registry import find_model, list_models
 from pixa.pixels import Picture
-from pixa.video import FrameCoder, share_threads
-from pixa.video_rate import ConstantBitrate, ConstantQuality
+from pixa.video import Coded, FrameCoder, share_threads
+from pixa.video_rate import OCTAVE, ConstantBitrate, ConstantQuality
 
 KEYINT = 64
 MAX_GOP = 65535
+SHORTEST = 8  # frames that a group has at least
+DOUBTFUL = 0.75  # of the bytes of the last frame that was coded by itself: one of more is tried likewise
 
 
 class VideoWriter:
@@ -39,7 +41,7 @@ class VideoWriter:
         frames: how many will come, if known; the bitrate is then met more closely.
         model: `name` or `name.tag` of an image model, for key frames only, or of one that sees past frames; None for
             the newest of these, or the default image model where there is none.
-        keyint: frames from one key frame to the next, at most.
+        keyint: frames from one key frame to the next, at most; a new scene begins with one, too.
         tags: title, artist and the like.
         effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally.
         jobs: threads, 0 for all cores.
@@ -85,7 +87,8 @@ class VideoWriter:
         self.early: list[bytes] = []
         self.keys: list[KeyFrame] = []
         self.size = self.frames = self.pts = self.duration = 0
-        self.group: Packet | None = None
+        self.group: Packet | None = None  # the last key frame
+        self.alone = 0.0  # bytes of the last frame that was coded by itself, at level 0
 
     def write(self, samples: np.ndarray, pts: int | None = None, duration: int | None = None) -> None:
         """Add a frame, (H, W) or (H, W, 3) uint8.
@@ -110,30 +113,20 @@ class VideoWriter:
             size = f"{samples.shape[1]}x{samples.shape[0]}"
             raise UnsupportedInput(f"frame {self.frames} has another size than those before: {size}")
         self.duration = duration
-        number = self.frames % self.header.gop
-        level = self.rate.level(number == 0)
-        packet = self.timed(number, level)
-        self.pending.append((self.pool.submit(self.work, samples, packet), samples, packet))
+        level = None if self.coder.inter else self.rate.level(0)
+        packet = Packet(True, 0, self.frames, self.pts, duration, [])  # level, tiles and kind are yet to come
+        self.pending.append((self.pool.submit(self.work, samples, level), samples, packet))
         self.frames += 1
         while len(self.pending) > self.lanes:
             self.finish()
 
-    def timed(self, number: int, level: int) -> Packet:
-        """The packet of the frame at hand, still without tiles."""
-        if number == 0:
-            self.group = Packet(True, level, self.frames, self.pts, self.duration, [])
-            return self.group
-        passed = self.pts - self.group.pts
-        if (passed, self.duration) == (number * self.group.duration, self.group.duration):
-            return Packet(False, level, number, None, None, [])
-        return Packet(False, level, number, passed, self.duration, [])
-
     def begin(self, samples: np.ndarray) -> None:
         """Write all that stands before the frames."""
         height, width = samples.shape[:2]
-        self.lanes, threads = share_threads(width, height, self.jobs)
+        chained = self.header.gop > 1
+        self.lanes, threads = share_threads(width, height, self.jobs, chained)
         self.pool = ThreadPoolExecutor(self.lanes)
-        inter = load_model(self.entry, threads) if self.entry != self.key_entry else None
+        inter = load_model(self.entry, threads) if chained else None
         key = load_model(self.key_entry, threads)
         head = Head(
             kind=1,
@@ -146,12 +139,12 @@ class VideoWriter:
             model_hash=int(self.key_entry.hash, 16),
             tile_log2=TILE_LOG2,
         )
-        self.coder = FrameCoder(head, key, inter, threads)
+        self.coder = FrameCoder(head, key, inter)
         if self.bitrate is None:
-            self.rate = ConstantQuality(level_of(60 if self.quality is None else self.quality))
+            self.rate = ConstantQuality(level_of(60 if self.quality is None else self.quality), self.header.gop)
         else:
-            y, rate = self.coder.analyse(samples), float(self.header.rate)
-            probe = lambda level: sum(map(len, self.coder.encode(samples, y, level, True, self.trade)))
+            y, rate = self.coder.analyse(samples, True), float(self.header.rate)
+            probe = lambda level: self.coder.code(samples, y, level, True, self.trade).size
             self.rate = ConstantBitrate(self.bitrate / rate, rate, self.header.gop, self.expected, probe)
         self.put(PREFIX)
         self.put(write_chunk(ChunkType.HEAD, replace(head, level=self.rate.first).write()))
@@ -165,22 +158,50 @@ class VideoWriter:
         for data in self.early:
             self.audio(data)
 
-    def work(self, samples: np.ndarray, packet: Packet) -> np.ndarray | list[bytes]:
-        """What of a frame does not depend on others: latents, or payloads where there are only key frames."""
-        y = self.coder.analyse(samples)
-        return y if self.coder.inter else self.coder.encode(samples, y, packet.level, True, self.trade)
+    def work(self, samples: np.ndarray, level: int | None) -> np.ndarray | Coded:
+        """What of a frame does not depend on others: latents, or all of it where there are only key frames."""
+        y = self.coder.analyse(samples, level is not None)
+        return y if level is None else self.coder.code(samples, y, level, True, self.trade)
 
     def finish(self) -> None:
         """Write the oldest frame that is worked on."""
         future, samples, packet = self.pending.popleft()
-        tiles = future.result()
+        coded = future.result()
         if self.coder.inter:
-            tiles = self.coder.encode(samples, tiles, packet.level, packet.key, self.trade)
+            coded = self.follow(samples, coded, packet.number)
+            self.coder.keep(coded)
+        packet = self.timed(packet._replace(level=coded.level, tiles=coded.payloads), coded.key)
         if packet.key:
             self.keys.append(KeyFrame(self.size, packet.number, packet.pts))
-        chunk = write_chunk(ChunkType.PACKET, packet._replace(tiles=tiles).write())
+            self.group = packet
+        chunk = write_chunk(ChunkType.PACKET, packet.write())
         self.put(chunk)
         self.rate.spent(packet.key, packet.level, len(chunk))
+
+    def follow(self, samples: np.ndarray, y: np.ndarray, number: int) -> Coded:
+        """Code a frame, which follows those before unless their group ends or it takes fewer bytes by itself."""
+        passed = number - self.group.number if self.group else self.header.gop
+        if passed < self.header.gop:
+            coded = self.coder.code(samples, y, self.rate.level(passed), False, self.trade)
+            doubtful = coded.size > DOUBTFUL * self.alone * 2 ** (coded.level / OCTAVE)
+            if not doubtful or passed < SHORTEST or coded.size < self.by_itself(samples, coded.level).size:
+                return coded
+        return self.by_itself(samples, self.rate.level(0))
+
+    def by_itself(self, samples: np.ndarray, level: int) -> Coded:
+        """Code a key frame."""
+        coded = self.coder.code(samples, self.coder.analyse(samples, True), level, True, self.trade)
+        self.alone = coded.size / 2 ** (level / OCTAVE)
+        return coded
+
+    def timed(self, packet: Packet, key: bool) -> Packet:
+        """The packet of a frame, given as a key frame's, with its number and times as they are written."""
+        if key:
+            return packet
+        number, passed = packet.number - self.group.number, packet.pts - self.group.pts
+        even = (passed, packet.duration) == (number * self.group.duration, self.group.duration)
+        times = (None, None) if even else (passed, packet.duration)
+        return Packet(False, packet.level, number, *times, packet.tiles)
 
     def audio(self, data: bytes) -> None:
         """Add a piece of the Matroska file that holds the audio."""

@@ -18,6 +18,7 @@ import torch
 
 from pixa.datasets.clips import Clips
 from pixa.datasets.pictures import Pictures
+from pixa.models import native, reduced
 from pixa.models.architectures import architecture_of, decoder, encoder
 from pixa.models.backbone import CONTEXT_MAX, Z_MAX, Backbone
 from pixa.models.calibrate import calibrated_tables, coded_crops
@@ -29,7 +30,7 @@ from pixa.models.rates import z_table
 from pixa.models.stem_run import coded_groups
 
 CROPS, CROP = 600, 256
-GROUPS, FRAMES = 150, 5
+GROUPS, FRAMES = 80, 5
 
 
 def bias_of(scale: Network) -> str:
@@ -208,7 +209,8 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = 
         "synthesis_halo": -(-(c.synthesis_high + 2 * c.synthesis_low) // 2),
         "decoder": needed,
         "encoder": [f"{network.name}.onnx" for network in encoder(model)],
-    } | ({"intra": intra} if intra else {})
+        "native": native.write(model, folder, native.NOTHING if intra else native.find_quiet(model)),
+    } | ({"intra": intra} if intra else {"reduced": reduced.write(model, folder)})
     enter(entry, weights)
     return entry
 

@@ -23,8 +23,9 @@ COARSE, COARSE_REACH = 4, 8  # the search begins with pictures so much smaller, 
 SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
 CONTEXTS = len(SPREADS) + 1
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
-SWEEPS = 3  # of the search over the field, each block with regard to its neighbours
+SWEEPS = 2  # of the search over the field, each block with regard to its neighbours
 LIMIT = 63  # of the tables of vectors
+STILL_CONTEXTS = 3  # of where a picture stands still: neighbours alike, not alike, and what nothing predicts
 
 
 def places(n: int, like):
@@ -44,11 +45,12 @@ def fetch(plane, motion):
     """
     count, height, width = motion.shape[:3]
     whole, part = motion // UNIT, typed(motion % UNIT, plane)
-    near, batch = places(BLOCK + 1, whole), places(count, whole)[:, None, None, None, None]
+    near, batch = places(BLOCK + 1, whole), places(count, whole)[:, None, None, None]
     rows = (BLOCK * places(height, whole)[:, None] + whole[..., 0])[..., None] + near
     columns = (BLOCK * places(width, whole) + whole[..., 1])[..., None] + near
-    rows, columns = rows.clip(0, plane.shape[1] - 1), columns.clip(0, plane.shape[2] - 1)
-    patch = plane[batch, rows[..., :, None], columns[..., None, :]]
+    rows = rows.clip(0, plane.shape[1] - 1) + plane.shape[1] * batch
+    columns = columns.clip(0, plane.shape[2] - 1)
+    patch = plane.reshape(-1, *plane.shape[3:])[plane.shape[2] * rows[..., :, None] + columns[..., None, :]]
     down, across = (part[..., axis].reshape(count, height, width, *[1] * (patch.ndim - 3)) for axis in (0, 1))
     patch = UNIT * patch[:, :, :, :-1] + (patch[:, :, :, 1:] - patch[:, :, :, :-1]) * down
     return UNIT * patch[:, :, :, :, :-1] + (patch[:, :, :, :, 1:] - patch[:, :, :, :, :-1]) * across
@@ -173,14 +175,14 @@ def bits(difference):
 
 
 def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
-    """The groups in which a field (h, w, 2) is coded.
+    """The groups in which a field (h, w, C) is coded.
 
     Yields:
-        ((rows, columns), predictions (n, 2), contexts (n, 2)) of vectors that must be in `field` before the next group.
+        ((rows, columns), predictions (n, C), contexts (n, C)) of vectors that must be in `field` before the next group.
     """
-    height, width = field.shape[:2]
+    height, width, components = field.shape
     step = 1 << (max(height, width) - 1).bit_length()
-    yield (np.zeros(1, int),) * 2, np.zeros((1, 2), int), np.full((1, 2), FIRST_CONTEXT)
+    yield (np.zeros(1, int),) * 2, np.zeros((1, components), int), np.full((1, components), FIRST_CONTEXT)
     while step > 1:
         half = step // 2
         for top, left, ways in ((half, half, DIAGONAL), (0, half, STRAIGHT), (half, 0, STRAIGHT)):
@@ -196,7 +198,7 @@ STRAIGHT = ((-1, 0), (0, -1), (0, 1), (1, 0))
 
 
 def expected(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, ways: np.ndarray) -> tuple:
-    """(predictions (n, 2), contexts (n, 2)) of the vectors at (rows, columns) by their neighbours in four directions.
+    """(predictions (n, C), contexts (n, C)) of the vectors at (rows, columns) by their neighbours in four directions.
 
     The first neighbour that there is takes the place of those beyond the edge.
     """
@@ -209,8 +211,13 @@ def expected(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, ways: np.
 
 
 def motion_tables() -> Tables:
-    """A table for every context: vectors fall off geometrically, more slowly the further their neighbours lie apart."""
+    """A table for every context: vectors fall off geometrically, more slowly the further their neighbours lie apart.
+
+    Behind them those of where a picture stands still.
+    """
     size = np.abs(np.arange(-LIMIT, LIMIT + 1))
     rates = [0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9]
     mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in rates]
-    return Tables(np.array([0] + [LIMIT] * CONTEXTS), np.concatenate([integer_frequencies(m) for m in mass]))
+    mass += [np.array([share, 1 - 2 * share, share, 1e-6]) for share in (0.03, 0.25, 0.33)]
+    limits = [0] + [LIMIT] * CONTEXTS + [1] * STILL_CONTEXTS
+    return Tables(np.array(limits), np.concatenate([integer_frequencies(m) for m in mass]))

@@ -23,6 +23,8 @@ class ModelEntry:
         analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
         intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
         coding: what a tile holds, "latents" (`pixa.latents`) or "tokens" (`pixa.tokens`).
+        reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
+        native: likewise of native_synthesis.onnx, the function of synthesis.onnx in cheaper steps.
     """
 
     name: str
@@ -38,6 +40,8 @@ class ModelEntry:
     encoder: tuple[str, ...] = field(repr=False)
     coding: str = "latents"
     intra: str = ""
+    reduced: str = ""
+    native: str = ""
 
     @property
     def folder(self) -> Path:

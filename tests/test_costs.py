@@ -36,8 +36,11 @@ def test_macs_of_a_graph(tmp_path):
     assert graph_macs(tmp_path / "graph.onnx", {"x": (1, 3, 32, 24)}) == expected
 
 
-def test_pixa_decodes_with_what_its_manifest_says():
-    entry, found = find_model("fast"), find_codec("pixa:fast").complexity(50)
+def test_pixa_decodes_with_what_its_manifest_says_or_less(monkeypatch):
+    entry, native = find_model("fast"), find_codec("pixa:fast").complexity(50)
+    monkeypatch.setattr("pixa.backends.OnnxModel.calm", lambda self, y_hat: False)
+    found = find_codec("pixa:fast").complexity(50)
+    assert native.decoding_kmac <= found.decoding_kmac * 1.01
     assert found.decoding_kmac == pytest.approx(entry.decode_kmac_per_pixel, rel=0.001)
     assert found.parameters == pytest.approx(entry.parameters / 1e6)
     assert found.encoding_kmac > found.decoding_kmac / 2

@@ -96,6 +96,24 @@ class TestRuntimes:
         assert np.abs(received - coded).max() < 0.01 * model.vector("step", level).min()
 
 
+class TestVideos:
+    """The golden clips, one of every model of videos that is shipped."""
+
+    GOLDEN = Path(__file__).parent / "golden" / "video"
+    EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    @pytest.mark.parametrize("name", EXPECTED)
+    def test_symbols_are_equal_and_pixels_within_one_level(self, name, runtime, monkeypatch):
+        with pixa.open_video(self.GOLDEN / f"{name}.pixa", jobs=1) as video:
+            expected = list(video)
+        monkeypatch.setattr("pixa.video_reader.load_model", lambda entry, threads: RUNTIMES[runtime](entry))
+        with pixa.open_video(self.GOLDEN / f"{name}.pixa", jobs=1) as video:
+            assert video.symbols_sha256() == self.EXPECTED[name]["symbols_sha256"]
+            for samples, other in zip(expected, video, strict=True):
+                assert np.abs(samples.astype(int) - other).max() <= 1
+
+
 class TestArithmetic:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)
     @pytest.mark.parametrize("level", [0, 100, 200])

@@ -231,7 +231,7 @@ class TestExport:
     @torch.no_grad()
     def test_the_file_holds_the_symbols_of_forward(self, photo, nets):
         picture = photo[:128, :192]
-        for level in (40, 120, 200):
+        for level in (60, 120, 200):
             promised = lively()(as_tensor(picture), torch.tensor([level]))
             decoder = Decoder(Analysed(Picture(picture), "mlic", 1).encode(level)[0])
             (payload,) = decoder.tiles

@@ -179,7 +179,7 @@ class TestExport:
 
     @torch.no_grad()
     def test_the_file_is_what_forward_promises(self, lively, exported, photo):
-        for level in (40, 120, 200):
+        for level in (60, 120, 200):
             out = lively(as_tensor(photo), torch.tensor([level]))
             promised = out["x_hat"][0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
             decoder = Decoder(Analysed(Picture(photo)).encode(level)[0])

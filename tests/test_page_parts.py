@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -12,12 +14,15 @@ from PIL import Image
 
 import pixa
 from pixa.app import batch, comparison, figures, live_curves
-from pixa.app.comparison import FREE, ORIGINAL, SAME_PSNR, SAME_SIZE, Subject, compare
+from pixa.app.clips import list_video_models
+from pixa.app.codecs import pixa_codecs
+from pixa.app.comparison import FREE, ORIGINAL, SAME_PSNR, SAME_SIZE, Result, Subject, compare
 from pixa.app.curves import Curve
 from pixa.app.heatmap import ERROR_GAIN, bit_map, block_bits, error_map, palette
-from pixa.app.measurements import Job, measure
+from pixa.app.measurements import Job, measure, read_picture
 from pixa.app.uploads import MAX_FILES, Upload, read_batch, read_samples, read_upload
 from pixa.errors import LimitExceeded, UnsupportedInput
+from pixa.image import Analysed
 
 PIXA, JPEG = ("pixa:fast", 40), ("jpeg", 30)
 GROUPS = ("psnr", "ms-ssim", "ssimulacra2")
@@ -50,6 +55,27 @@ def test_figures_are_those_of_the_benchmark_to_the_last_digit(subject, photo, tm
     fields = [field for field in result.row if not field.endswith("_time")]
     assert {"bytes", "bpp", "psnr-rgb", "ms-ssim-rgb", "ssimulacra2"} <= set(fields)
     assert {field: result.row[field] for field in fields} == {field: row[field] for field in fields}
+
+
+def test_turned_grey_and_cmyk_pictures_are_measured_as_the_benchmark_reads_them(photo, tmp_path):
+    upright = Image.fromarray(photo[:, :120])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = io.BytesIO()
+    upright.rotate(90, expand=True).save(sideways, "JPEG", quality=95, exif=exif)
+    cmyk = io.BytesIO()
+    upright.convert("CMYK").save(cmyk, "TIFF")
+    for name, data in (
+        ("turned.jpg", sideways.getvalue()),
+        ("ink.tif", cmyk.getvalue()),
+        ("grey.png", png(photo[:, :120, 0])),
+    ):
+        path = tmp_path / name
+        path.write_bytes(data)
+        samples = read_samples(Upload(name, data))
+        assert samples.shape == (192, 120, 3) and (read_picture(path) == samples).all()
+    turned = read_picture(tmp_path / "turned.jpg").astype(int)
+    assert abs(turned - photo[:, :120]).mean() < 5
 
 
 def test_what_the_table_shows_is_what_was_measured(subject):
@@ -96,6 +122,36 @@ def test_the_original_follows_nobody(subject):
     assert "wins" not in figures.table(left, right, 1) and figures.verdict(left, right) == ""
 
 
+@pytest.mark.parametrize(
+    ("smaller", "psnrs", "said"),
+    [
+        (2, (30.0, 33.5), "At about the same size, <b>pixa fast</b> is clearly nearer to the original (3.50 dB)."),
+        (2, (30.4, 30.0), "At about the same size, <b>JPEG</b> is nearer to the original (0.40 dB)."),
+        (0, (30.0, 30.0), "Both files are about equally large, and both are equally near to the original."),
+        (40, (30.1, 30.0), "<b>pixa fast</b> is 40% smaller, and both are equally near to the original."),
+        (40, (30.0, 31.2), "<b>pixa fast</b> is 40% smaller and clearly nearer to the original (1.20 dB)."),
+        (40, (30.5, 30.0), "<b>pixa fast</b> is 40% smaller, <b>JPEG</b> nearer to the original (0.50 dB)."),
+        (40, (None, 30.0), "<b>pixa fast</b> is 40% smaller."),
+    ],
+)
+def test_the_verdict_says_who_is_smaller_and_who_is_nearer(photo, smaller, psnrs, said):
+    left = Result("jpeg", 0, b"", photo, {"bytes": 1000, "psnr-rgb": psnrs[0]})
+    right = Result("pixa:fast", 0, b"", photo, {"bytes": 1000 - 10 * smaller, "psnr-rgb": psnrs[1]})
+    assert figures.verdict(left, right) == said
+
+
+def test_a_second_search_codes_fewer_levels(subject, monkeypatch):
+    levels = []
+    encode = Analysed.encode
+    monkeypatch.setattr(
+        Analysed, "encode", lambda self, level, effort: levels.append(level) or encode(self, level, effort)
+    )
+    compare(subject, ("jpeg", 40), PIXA, SAME_SIZE, 0)
+    first = len(levels)
+    compare(subject, ("jpeg", 44), PIXA, SAME_SIZE, 0)
+    assert 0 < len(levels) - first < first < 8 and len(set(levels)) == len(levels)
+
+
 def test_little_is_kept_of_many_large_results(subject, monkeypatch):
     monkeypatch.setattr(comparison, "KEPT_BYTES", 0)
     for quality in range(10, 60, 10):
@@ -127,6 +183,30 @@ def test_the_parts_of_a_file_add_up(photo):
     decoder = pixa.Decoder(data)
     html = figures.file_parts(decoder, block_bits(decoder))
     assert html.count("<td>TILE</td>") == 2 and "128 x 192 pixels at 1024, 0" in html
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A manifest with a model of each kind; no weights are needed to choose among them."""
+    entry = {"tag": "1", "hash": "00000000", "description": "", "decode_kmac_per_pixel": 1.0, "parameters": 1}
+    entry |= {"analysis_halo": 4, "synthesis_halo": 4, "decoder": [], "encoder": []}
+    kinds = {"fast": {}, "stem": {"intra": "fast.1"}, "vqgan": {"coding": "tokens"}}
+    models = [{"name": name, "wire_id": i, **entry, **kind} for i, (name, kind) in enumerate(kinds.items(), 1)]
+    (tmp_path / "manifest.json").write_text(json.dumps({"models": models}))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("installed")
+def test_models_are_offered_for_what_they_code():
+    assert list(pixa_codecs()) == ["pixa:fast", "pixa:vqgan"]
+    assert list(list_video_models()) == ["stem", "fast"]
+
+
+def test_nothing_but_the_page_itself_loads_its_libraries():
+    parts = "batch, bench, clips, comparison, figures, heatmap, live_curves, uploads"
+    code = f"import sys, pixa.cli; from pixa.app import {parts}; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"gradio", "matplotlib", "torch", "av"} & set(modules)
 
 
 def test_names_are_escaped():

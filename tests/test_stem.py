@@ -93,11 +93,11 @@ def frames(coffee) -> list[np.ndarray]:
     return [np.ascontiguousarray(coffee[80 + 5 * t :, 150 + 3 * t :][: SIZE[0], : SIZE[1]]) for t in range(4)]
 
 
-def after(tile: TileSymbols, y_hat: np.ndarray, level: int, nets: OnnxModel, before: inter.Past | None) -> inter.Past:
+def after(y: np.ndarray, y_hat: np.ndarray, level: int, nets: OnnxModel, before: inter.Past | None) -> inter.Past:
     """What the next frame is told of one that has been coded."""
     return {
-        "past_1": np.clip(tile.y, -CONTEXT_MAX, CONTEXT_MAX),
-        "past_2": before["past_1"] if before else np.zeros_like(tile.y),
+        "past_1": y[None],
+        "past_2": before["past_1"] if before else np.zeros_like(y[None]),
         "past_hat_1": y_hat[None],
         "past_picture": nets.synthesis(y_hat, level),
     }
@@ -109,10 +109,16 @@ def coded(frames: list[np.ndarray], key: OnnxModel, nets: OnnxModel, levels: lis
     for frame, level in zip(frames, levels, strict=True):
         model = nets if past else key
         given = past and past | {"picture": frame}
-        payload, y_hat = encode_tile(key.analysis(frame), level, model, past=given)
+        payload, y_hat, y = encode_tile(key.analysis(frame), level, model, past=given)
         said.append((payload, y_hat, past))
-        past = after(TileSymbols(payload, *y_hat.shape, level, model, past), y_hat, level, model, past)
+        past = after(y, y_hat, level, model, past)
     return said
+
+
+@pytest.fixture
+def nothing_still(monkeypatch):
+    """The model itself knows nothing of what stands still."""
+    monkeypatch.setattr(inter, "still", lambda past, y, step: np.zeros(y.shape[2:], bool))
 
 
 @pytest.fixture
@@ -145,17 +151,35 @@ class TestMotion:
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 9), (18, 22)])
     def test_every_field_comes_back(self, nets, size):
-        field = np.random.default_rng(1).integers(-motion.REACH, motion.REACH + 1, (*size, 2)).astype(np.int32)
-        decoder = entropy.Decoder(entropy.encode(inter.write(field, nets.tables), nets.tables), nets.tables)
-        assert np.array_equal(inter.read(decoder, *size, nets.tables), field)
+        rng = np.random.default_rng(1)
+        field = rng.integers(-motion.REACH, motion.REACH + 1, (*size, 2)).astype(np.int32)
+        mask = rng.random(size) < 0.4
+        field[mask] = 0
+        decoder = entropy.Decoder(entropy.encode(inter.write(field, mask, nets.tables), nets.tables), nets.tables)
+        assert all(map(np.array_equal, inter.read(decoder, *size, nets.tables), (field, mask)))
         decoder.finish()
 
     def test_what_moves_as_one_costs_next_to_nothing(self, nets):
-        field = np.full((18, 22, 2), (5, -31), np.int32)
-        assert len(entropy.encode(inter.write(field, nets.tables), nets.tables)) < 40
-        still = entropy.encode(inter.write(0 * field, nets.tables), nets.tables)
-        field[6:12, 8:14] += (9, 20)
-        assert len(still) + 20 < len(entropy.encode(inter.write(field, nets.tables), nets.tables)) < 150
+        field, mask = np.full((18, 22, 2), (5, -31), np.int32), np.zeros((18, 22), bool)
+        size = lambda field, mask: len(entropy.encode(inter.write(field, mask, nets.tables), nets.tables))
+        assert size(field, mask) < 50
+        assert size(0 * field, ~mask) < 10
+        one = 0 * field
+        one[6:12, 8:14] = (9, 20)
+        assert size(0 * field, mask) + 20 < size(one, mask) < 160
+
+
+class TestStill:
+    def test_is_what_symbols_would_not_improve(self):
+        rng = np.random.default_rng(2)
+        y = rng.normal(size=(1, 16, 6, 8))
+        past = {"past_hat_1": y + rng.uniform(-0.5, 0.5, y.shape)}
+        assert inter.still(past, y, np.ones((1, 16, 1, 1))).all()
+        y[0, :8, 2:4, 5] += 3
+        expected = np.ones((6, 8), bool)
+        expected[2:4, 5] = False
+        assert np.array_equal(inter.still(past, y, np.ones((1, 16, 1, 1))), expected)
+        assert inter.still(past, y, np.full((1, 16, 1, 1), 9.0)).all()
 
 
 class TestModel:
@@ -208,14 +232,15 @@ class TestFiles:
         assert find_model(entry.intra).intra == ""
 
     @torch.no_grad()
-    def test_the_payload_holds_the_symbols_of_forward(self, stem, frames, group, nets):
+    def test_the_payload_holds_the_symbols_of_forward(self, stem, frames, nothing_still, group, nets):
         for frame, (payload, y_hat, past), level in list(zip(frames, group, (0, LEVEL - 10, LEVEL), strict=False))[1:]:
             tile = TileSymbols(payload, *y_hat.shape, level, nets, past)
             field = torch.from_numpy(tile.motion)[None]
             shown = torch.tensor(past["past_picture"])[None].int()
             warped = motion.warp(shown, field).permute(0, 3, 1, 2) / 255
             predicted = stem.predict(warped, torch.tensor([level]))
-            np.testing.assert_allclose(inter.predict(past, tile.motion, level, nets), predicted, atol=1e-3)
+            expected = inter.expected(past, tile.motion, level, nets)["predicted"]
+            np.testing.assert_allclose(expected, predicted, atol=1e-3)
             y = stem.as_decoded(stem.analyse(as_tensor(frame)), torch.tensor([level])) - predicted
             known = torch.cat([torch.from_numpy(seen(past)[name])[:, :, :7, :9] for name in ("past_1", "past_2")], 1)
             given = Past(predicted, torch.from_numpy(past["past_hat_1"]), known)
@@ -227,12 +252,15 @@ class TestFiles:
             assert ((rebuilt - out.y_hat[0]).abs() > 0.01).float().mean() < 0.02
 
     def test_decoder_rebuilds_what_the_encoder_saw(self, group, key, nets):
-        for (payload, y_hat, past), level in zip(group, (135, 110, 120, 115), strict=True):
+        levels = (135, 110, 120, 115)
+        for (payload, y_hat, past), level, following in zip(group, levels, [*group[1:], None], strict=True):
             model = nets if past else key
             tile = TileSymbols(payload, *y_hat.shape, level, model, past)
             np.testing.assert_array_equal(tile.reconstruct(model), y_hat)
+            if following:
+                np.testing.assert_array_equal(tile.y, following[2]["past_1"])
 
-    def test_a_frame_that_repeats_costs_less(self, frames, key, image, group, tmp_path):
+    def test_a_frame_that_repeats_costs_less(self, frames, key, image, nothing_still, group, tmp_path):
         fresh = Stem(image.config)
         fresh.follow(image)
         predicting = OnnxModel(entry_at(tmp_path, export(fresh, "fresh", 902, tmp_path, "fast.test")), 1)
@@ -432,7 +460,7 @@ class TestTrainer:
 def test_latents_of_a_picture_are_coded_without_a_past(photo, key):
     """What a frame that follows another may be told changes nothing for pictures."""
     analysed = Analysed(Picture(photo[:48, :64]), "fast.test", 1)
-    payload, y_hat = encode_tile(analysed.y, LEVEL, key)
+    payload, y_hat, y = encode_tile(analysed.y, LEVEL, key)
     tile = TileSymbols(payload, *y_hat.shape, LEVEL, key)
-    assert tile.motion.size == 0
+    assert tile.motion is None and np.array_equal(tile.y[0], y)
     np.testing.assert_array_equal(tile.reconstruct(key), y_hat)

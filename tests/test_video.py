@@ -20,7 +20,7 @@ from pixa.bitstream.container import PREFIX, Chunk, ChunkType, write_chunk
 from pixa.bitstream.headers import VideoHeader
 from pixa.bitstream.packets import ChunkFile, Index, KeyFrame, Packet
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UnsupportedVersion, UsageError
-from pixa.models.registry import find_model
+from pixa.models.registry import find_model, list_models
 from pixa.video_reader import Video
 from pixa.video_writer import VideoWriter
 
@@ -35,7 +35,7 @@ def clip(photo, frames=6, width=48, height=32):
 
 def coded(pictures, times=None, /, **settings):
     file = io.BytesIO()
-    with VideoWriter(file, **{"fps": 10, "quality": 40, "jobs": 1} | settings) as writer:
+    with VideoWriter(file, **{"fps": 10, "quality": 40, "jobs": 1, "model": "fast"} | settings) as writer:
         for i, samples in enumerate(pictures):
             writer.write(samples, *([times[i]] if times else []))
     return file.getvalue()
@@ -97,7 +97,7 @@ class TestRoundTrip:
 
     def test_buffers_may_be_used_again(self, frames):
         buffer, file = np.empty_like(frames[0]), io.BytesIO()
-        with VideoWriter(file, fps=10, quality=40, jobs=2) as writer:
+        with VideoWriter(file, fps=10, quality=40, jobs=2, model="fast") as writer:
             for samples in frames:
                 buffer[:] = samples
                 writer.write(buffer)
@@ -109,7 +109,7 @@ class TestRoundTrip:
             assert np.array_equal(one, other)
 
     def test_paths_and_whole_files(self, frames, data, tmp_path):
-        pixa.write_video(tmp_path / "clip.pixa", frames, fps=10, quality=40, jobs=1)
+        pixa.write_video(tmp_path / "clip.pixa", frames, fps=10, quality=40, model="fast", jobs=1)
         assert (tmp_path / "clip.pixa").read_bytes() == data
         with pixa.open_video(tmp_path / "clip.pixa") as video:
             assert len(list(video)) == 6
@@ -198,21 +198,22 @@ class Predicting:
     @classmethod
     def encode_tile(cls, y, level, nets, trade=False, past=None):
         assert past["picture"].shape == past["past_picture"].shape == (16 * y.shape[1], 16 * y.shape[2], 3)
-        payload, y_hat = latents.encode_tile(y - past["past_hat_1"][0], level, nets, trade)
+        payload, y_hat, symbols = latents.encode_tile(y - past["past_hat_1"][0], level, nets, trade)
         seen = zlib.crc32(past["past_picture"].tobytes()).to_bytes(4, "little")
-        return cls.mark(past) + seen + payload, y_hat + past["past_hat_1"][0]
+        return cls.mark(past) + seen + payload, y_hat + past["past_hat_1"][0], symbols
 
     class TileSymbols(latents.TileSymbols):
         def __init__(self, payload, channels, height, width, level, nets, past):
             if payload[:4] != Predicting.mark(past):
                 raise Corrupt("the past is another one")
-            self.before, self.picture = past, payload[4:8]
             super().__init__(payload[8:], channels, height, width, level, nets)
+            self.past, self.picture = past, payload[4:8]
 
         def reconstruct(self, nets):
-            if zlib.crc32(self.before["past_picture"].tobytes()).to_bytes(4, "little") != self.picture:
+            if zlib.crc32(self.past["past_picture"].tobytes()).to_bytes(4, "little") != self.picture:
                 raise Corrupt("the past picture is another one")
-            return super().reconstruct(nets) + self.before["past_hat_1"][0]
+            past, self.past = self.past, None
+            return super().reconstruct(nets) + past["past_hat_1"][0]
 
 
 class InterNets:
@@ -238,6 +239,7 @@ def inter(monkeypatch):
     for module in (video_writer, video_reader):
         monkeypatch.setattr(module, "load_model", load)
     monkeypatch.setattr(video_writer, "find_model", lambda name: entry if name == "between" else find_model(name))
+    monkeypatch.setattr(video_writer, "DOUBTFUL", float("inf"))  # it codes more than a picture takes
     monkeypatch.setattr(video_reader, "find_wire", lambda wire, model_hash: entry if wire == 999 else fast)
 
 
@@ -251,6 +253,15 @@ class TestGroups:
         facts = video.info()
         assert (facts["frames"], facts["keys"], facts["keyint"], facts["inter_model"]) == (11, 3, 4, "#999")
         assert all(psnr(a, b) > 26 for a, b in zip(clip(photo, 11), video, strict=True))
+
+    def test_a_new_scene_begins_with_a_key_frame(self, inter, photo, chelsea, monkeypatch):
+        monkeypatch.setattr(video_writer, "DOUBTFUL", 0.75)
+        one, other = photo[100:148, 60:124], chelsea[100:148, 150:214]
+        video = opened(coded([one] * 9 + [other] * 10 + [one] * 3, model="between", keyint=16))
+        assert [frame.number for frame in video.packets(video.index.keys[0]) if frame.key] == [0, 9, 19]
+        assert [key.number for key in video.index.keys] == [0, 9, 19]
+        assert psnr(next(iter(video.seek(1.2))), other) > 26
+        assert len(opened(coded([one] * 3 + [other] * 3, model="between")).index.keys) == 1  # flicker is no new scene
 
     def test_seeking_decodes_one_group_at_most(self, grouped):
         linear = list(opened(grouped))
@@ -437,19 +448,26 @@ class TestBytes:
                 Index.read(Index(2, 4, keys).write())
 
 
+@pytest.mark.parametrize("name", EXPECTED)
 class TestGolden:
-    def test_symbols_and_times(self):
-        with Video(GOLDEN / "clip.pixa", jobs=1) as video:
-            assert video.symbols_sha256() == EXPECTED["symbols_sha256"]
-            assert [frame.pts for frame in video.frames()] == EXPECTED["times"]
-            assert video.tags == EXPECTED["tags"]
+    """A clip of every model of videos."""
+
+    def test_symbols_and_times(self, name):
+        with Video(GOLDEN / f"{name}.pixa", jobs=1) as video:
+            assert video.symbols_sha256() == EXPECTED[name]["symbols_sha256"]
+            assert [frame.pts for frame in video.frames()] == EXPECTED[name]["times"]
+            assert video.tags == EXPECTED[name]["tags"]
             assert Fraction(video.header.aspect_num, video.header.aspect_den) == Fraction(4, 3)
 
     @pytest.mark.parametrize("jobs", [1, 2])
-    def test_samples(self, jobs):
-        with Image.open(GOLDEN / "clip.png") as picture, Video(GOLDEN / "clip.pixa", jobs=jobs) as video:
+    def test_samples(self, name, jobs):
+        with Image.open(GOLDEN / f"{name}.png") as picture, Video(GOLDEN / f"{name}.pixa", jobs=jobs) as video:
             error = np.concatenate(list(video)).astype(float) - np.asarray(picture)
         assert np.abs(error).max() <= 2 and np.sqrt(np.mean(error**2)) <= 0.5
+
+
+def test_every_model_of_videos_has_a_golden_clip():
+    assert EXPECTED.keys() == {"clip"} | {entry.name for entry in list_models() if entry.intra}
 
 
 def test_reading_needs_neither_pyav_nor_pillow():

@@ -2,14 +2,15 @@
 
 import io
 import json
+from importlib.util import find_spec
 
 import av
 import numpy as np
 import pytest
 
-from pixa.app import bench, video_codecs, video_metrics
+from pixa.app import bench, ffmpeg, video_codecs, video_metrics
 from pixa.bitstream.headers import VideoHeader
-from pixa.errors import UnsupportedInput, UsageError
+from pixa.errors import PixaError, UnsupportedInput, UsageError
 
 
 def planes(number, width=96, height=64):
@@ -70,9 +71,10 @@ def test_metrics_fall_with_noise(clip):
     noisy = [
         [(frame + rng.normal(0, sigma, frame.shape)).clip(0, 255).astype(np.uint8) for frame in big] for sigma in (2, 8)
     ]
-    for name, metric in video_metrics.METRICS.values():
-        same, little, much = metric(big, big), metric(big, noisy[0]), metric(big, noisy[1])
-        assert same > little > much, name
+    for metric in video_metrics.METRICS.values():
+        if not metric.missing():
+            same, little, much = (metric.measure(big, other) for other in (big, *noisy))
+            assert same > little > much, metric.name
 
 
 def test_tables_and_plots_come_out_and_are_kept(file, tmp_path, capsys):
@@ -87,8 +89,30 @@ def test_tables_and_plots_come_out_and_are_kept(file, tmp_path, capsys):
     assert "4 of 4 measured, 4 of them before" in capsys.readouterr().err
 
 
+def test_what_needs_a_program_that_is_not_there_is_left_out(file, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("ffmpeg")
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
+    ffmpeg.listed.cache_clear()
+    options = ["--codecs", "x264-zl,vvenc", "--metrics", "psnr,vmaf", "--points", "2", "--frames", "2"]
+    assert bench.main(["--video", str(file), "-o", str(tmp_path), *options]) == 0
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert "vmaf is left out: it needs an ffmpeg with libvmaf" in text
+        assert "vvenc is left out: it needs an ffmpeg with libvvenc" in text
+    assert bench.main(["--video", str(file), "-o", str(tmp_path), "--codecs", "x264-zl", "--metrics", "vmaf"]) == 2
+    ffmpeg.listed.cache_clear()
+
+
+@pytest.mark.skipif(not (find_spec("ffmpeg") and ffmpeg.program()), reason="no ffmpeg")
+def test_the_systems_ffmpeg_keeps_frames_and_fails_by_name(clip):
+    data = ffmpeg.encode(clip.frames, "25", "ffv1", {})
+    assert all(map(np.array_equal, ffmpeg.decode(data, clip.frames), clip.frames))
+    with pytest.raises(PixaError, match="ffmpeg failed"):
+        ffmpeg.decode(data[:200], clip.frames)
+
+
 def test_what_makes_no_sense_is_refused(file, tmp_path):
-    for arguments in (["--codecs", "h261"], ["--metrics", "vmaf"], ["--points", "1"], ["--anchor", "h261"]):
+    for arguments in (["--codecs", "h261"], ["--metrics", "vmof"], ["--points", "1"], ["--anchor", "h261"]):
         assert bench.main(["--video", str(file), "-o", str(tmp_path), *arguments]) == 2
     assert bench.main(["--video", str(tmp_path), "-o", str(tmp_path)]) == 2
     with pytest.raises(UsageError):

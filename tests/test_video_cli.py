@@ -89,7 +89,7 @@ def source(folder):
 
 @pytest.fixture(scope="module")
 def packed(source):
-    assert main(["encode", str(source), "--quiet", "-j", "1"]) == 0
+    assert main(["encode", str(source), "-m", "fast", "--quiet", "-j", "1"]) == 0
     return source.with_suffix(".pixa")
 
 
@@ -218,9 +218,10 @@ def test_parts_are_taken(run, source, packed, tmp_path):
 def test_sizes_are_met(run, tmp_path):
     make(tmp_path / "long.mp4", frames=50, audio=1)
     for size in (14_000, 20_000):
-        assert run("encode", tmp_path / "long.mp4", "-f", "--target-size", str(size), "-j", "1")[0] == 0
+        assert run("encode", tmp_path / "long.mp4", "-m", "fast", "-f", "--target-size", str(size), "-j", "1")[0] == 0
         assert 0.75 * size < (tmp_path / "long.pixa").stat().st_size <= 1.02 * size
-    _, out, _ = run("encode", tmp_path / "long.mp4", "-f", "--bitrate", "20K", "--audio", "none", "--json")
+    options = ["-m", "fast", "-f", "--audio", "none", "--json"]
+    _, out, _ = run("encode", tmp_path / "long.mp4", "--bitrate", "20K", *options)
     assert json.loads(out)["bitrate"] == pytest.approx(20_000, rel=0.1)
     assert run("encode", tmp_path / "long.mp4", "-f", "--target-size", "2K")[0] == 2
 

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from pixa.backends import OnnxModel
 from pixa.bitstream.container import ChunkType
-from pixa.errors import Corrupt
+from pixa.errors import Corrupt, PixaError
 from pixa.models.export import export
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.stem import Stem, StemConfig
+from pixa.video import FrameCoder
+from pixa.video_rate import offset
 from pixa.video_reader import Video
 from pixa.video_writer import VideoWriter
 from tests.test_mlic import WIDTHS, stir
@@ -31,13 +34,29 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def data(coffee):
-    """Seven frames of a photograph that moves, of odd size, keys at 0 and 5."""
+def moving(coffee):
+    """A photograph that moves, of odd size."""
+    return [coffee[80 + 3 * i : 155 + 3 * i, 100 + 2 * i : 203 + 2 * i] for i in range(7)]
+
+
+def coded(frames, **settings):
     file = io.BytesIO()
-    with VideoWriter(file, fps=10, quality=50, keyint=5, jobs=1) as writer:
-        for i in range(7):
-            writer.write(coffee[80 + 3 * i : 155 + 3 * i, 100 + 2 * i : 203 + 2 * i])
+    with VideoWriter(file, **{"fps": 10, "quality": 50, "jobs": 1} | settings) as writer:
+        for samples in frames:
+            writer.write(samples)
     return file.getvalue()
+
+
+@pytest.fixture
+def data(moving):
+    """Seven frames, keys at 0 and 5."""
+    return coded(moving, keyint=5)
+
+
+def packets(data):
+    """The coded frames, and the bytes of each."""
+    video = Video(io.BytesIO(data), jobs=1)
+    return [(frame, sum(map(len, frame.tiles))) for frame in video.packets(video.index.keys[0])]
 
 
 def test_the_model_that_sees_past_frames_is_the_default(data):
@@ -50,6 +69,113 @@ def test_seeking_equals_linear_decoding(data):
     for number in range(7):
         first = next(Video(io.BytesIO(data), jobs=1).seek(number / 10).frames())
         assert first.number == number and np.array_equal(first.samples, linear[number])
+
+
+def test_any_second_of_a_minute_is_one_group_away(coffee, monkeypatch):
+    """Seeking decodes at most one group, and shows what linear decoding shows."""
+    window = lambda i: coffee[100 + i : 132 + i, 200 + 2 * i : 232 + 2 * i]
+    data = coded([window(i) for i in range(120)], fps=2, keyint=10)
+    linear, decoded = [samples.copy() for samples in Video(io.BytesIO(data), jobs=1)], []
+    symbols = FrameCoder.symbols
+    monkeypatch.setattr(FrameCoder, "symbols", lambda self, *frame: decoded.append(frame) or symbols(self, *frame))
+    with Video(io.BytesIO(data), jobs=1) as video:
+        assert video.duration == 60 and len(video.index.keys) >= 12
+        for second in range(60):
+            decoded.clear()
+            frame = next(video.seek(second).frames())
+            assert frame.number == 2 * second and np.array_equal(frame.samples, linear[frame.number])
+            assert len(decoded) <= 10 + video.lanes  # some are decoded ahead
+
+
+def test_what_repeats_costs_next_to_nothing(moving):
+    frames = packets(coded([moving[0]] * 4))
+    assert [frame.key for frame, _ in frames] == [True, False, False, False]
+    sizes = [size for _, size in frames]
+    assert max(sizes[1:]) <= 12 < sizes[0]
+    first, *others = Video(io.BytesIO(coded([moving[0]] * 4)), jobs=1)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_what_stands_still_stays_as_it_was(coffee):
+    frames = [coffee[100:164, 100:228].copy() for _ in range(3)]
+    for i, samples in enumerate(frames):
+        samples[:, :32] = coffee[200 + 9 * i : 264 + 9 * i, 300:332]
+    video = Video(io.BytesIO(coded(frames)), jobs=1)
+    coder, before = video.coder(), None
+    for frame in video.packets(video.index.keys[0]):
+        (tile,) = coder.symbols(frame.tiles, frame.level, frame.key)
+        coder.show([tile], frame.level, frame.key)
+        y_hat = coder.shown[0]["past_hat_1"][0]
+        if not frame.key:
+            assert tile.still[:, 3:].mean() > 0.8
+            assert not tile.y[0, :, tile.still].any() and not tile.motion[tile.still].any()
+            assert np.array_equal(y_hat[:, tile.still], before[:, tile.still])
+        before = y_hat
+
+
+def test_levels_of_a_group_follow_the_pattern(moving):
+    levels = [frame.level for frame, _ in packets(coded(moving, quality=50))]
+    assert levels == [100 + offset(number) for number in range(7)]
+    assert {frame.level for frame, _ in packets(coded(moving, quality=0))} <= set(range(40))
+
+
+def test_every_frame_goes_through_the_transforms_of_its_model(moving, monkeypatch):
+    used = []
+    for name in ("analysis", "synthesis"):
+        plain = getattr(OnnxModel, name)
+        note = lambda self, *given, name=name, plain=plain: used.append((name, self.entry.name)) or plain(self, *given)
+        monkeypatch.setattr(OnnxModel, name, note)
+    data = coded(moving, keyint=5)
+    # Latents of a frame are made while those before are coded, by the model of frames that follow others.
+    assert [model for name, model in used if name == "synthesis"] == ["fast", *["stem"] * 4, "fast", "stem"]
+    assert sorted(model for name, model in used if name == "analysis") == ["fast"] * 2 + ["stem"] * 7
+    used.clear()
+    list(Video(io.BytesIO(data), jobs=1))
+    assert used == [("synthesis", model) for model in ("fast", *["stem"] * 4, "fast", "stem")]
+
+
+def test_key_frames_alone_need_no_other_model(moving):
+    facts = Video(io.BytesIO(coded(moving, keyint=1))).info()
+    assert (facts["keys"], facts["inter_model"]) == (7, None)
+
+
+def test_a_thousand_flipped_bits(data):
+    """Every one is refused, or what it hits is told and the rest is as it was."""
+    rng, linear = np.random.default_rng(6), list(Video(io.BytesIO(data), jobs=1))
+    for place in rng.choice(8 * len(data), 1000, replace=False):
+        flipped = bytearray(data)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(PixaError):
+            video = Video(io.BytesIO(flipped), jobs=1)
+            list(video.packets(video.index.keys[0]))
+            video.check()
+        if place % 25:
+            continue
+        try:
+            video = Video(io.BytesIO(flipped), jobs=1, keep_going=True)
+            frames = list(video.frames())
+        except PixaError:
+            continue
+        assert video.damaged or video.cut or len(frames) == 7
+        for frame in frames:
+            assert frame.repeated or np.array_equal(frame.samples, linear[frame.number])
+
+
+def test_payloads_that_lie_never_crash(data):
+    """With correct checksums, as a hostile writer makes them."""
+    rng, video, outcomes = np.random.default_rng(7), Video(io.BytesIO(data), jobs=1), []
+    key, first, *_ = video.packets(video.index.keys[0])
+    for _ in range(100):
+        tile = bytearray(first.tiles[0])
+        for place in rng.integers(8 * len(tile), size=rng.integers(1, 9)):
+            tile[place // 8] ^= 1 << place % 8
+        coder = video.coder()
+        coder.show(coder.symbols(key.tiles, key.level, True), key.level, True)
+        try:
+            outcomes.append(coder.show(coder.symbols([bytes(tile)], first.level, False), first.level, False).shape)
+        except Corrupt:
+            outcomes.append(None)
+    assert None in outcomes and set(outcomes) <= {None, (75, 103, 3)}
 
 
 def test_symbols_do_not_depend_on_threads(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class TorchModel(OnnxModel):
             "Sub": torch.sub,
             "Transpose": lambda x, perm: x.permute(perm),
         }
-        super().__init__(entry)
+        super().__init__(replace(entry, native=""))
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor, kernel_shape, strides=1, pads=(0,), group=1) -> Tensor:
         arrays = [a.long() if self.integer else a for a in (x, weight, bias)]

@@ -13,6 +13,10 @@ from pixa.app.live_curves import FIRST, GROUPS, as_csv, as_json, draw, marks, me
 from pixa.app.page.desk import keep, plain_words
 from pixa.app.page.picture_tab import PRIVATE
 
+HINT = """\
+The picture of the first tab. Each point is a file, made and decoded now: further left is smaller, higher is nearer to
+the original. BD-rate is how many percent more bytes a codec takes for the same nearness; rings are the files that the
+first tab shows."""
 LONG = PRIVATE | {"concurrency_id": "long", "concurrency_limit": 1}
 
 
@@ -29,8 +33,7 @@ def build(subject: gr.State, published: Sequence[Curve]) -> None:
     with gr.Row():
         start = gr.Button("Draw the curves of this picture", variant="primary", elem_id="curve-start")
         stop = gr.Button("Stop", elem_id="curve-stop", scale=0)
-    status = gr.HTML("Choose a picture in the first tab; each point is one file, made and decoded now.",
-                     elem_id="curve-status", elem_classes="progress-line")  # fmt: skip
+    status = gr.HTML(HINT, elem_id="curve-status", elem_classes="progress-line")
     with gr.Row():
         with gr.Column():
             gr.Markdown("#### This picture")
@@ -43,7 +46,7 @@ def build(subject: gr.State, published: Sequence[Curve]) -> None:
             gr.Markdown("#### The 24 Kodak pictures, means")
             kodak = [*live_curves.stored_curves(), *published]
             gr.HTML(svg(kodak, "psnr-rgb"), elem_id="kodak-plot", elem_classes="plot")
-            gr.HTML(bd_table(kodak, "webp", "psnr-rgb"))
+            gr.HTML(bd_table(kodak, "webp", "psnr-rgb"), elem_id="kodak-table")
 
     def run(
         subject: Subject | None, names: list[str], metric: str, points: int, anchor: str, request: gr.Request

@@ -14,6 +14,8 @@ from pixa.app.page.desk import discard, keep, plain_words
 from pixa.app.page.picture_tab import EVENT, PRIVATE
 from pixa.app.page.viewer import view, viewer
 from pixa.app.uploads import MAX_PIXELS, Upload, read_upload
+from pixa.bitstream.packets import is_video
+from pixa.errors import UnsupportedInput
 
 HINT = "Drop a .pixa file, or choose “Look inside” under a picture."
 
@@ -44,6 +46,8 @@ def inspect(upload: Upload | None, request: gr.Request) -> tuple:
     if upload is None:
         return (gr.skip(),) * 5
     with plain_words():
+        if is_video(upload.data):
+            raise UnsupportedInput(f"{upload.name} is a video: `pixa info` and `pixa decode` take it")
         decoder = Decoder(upload.data, max_pixels=MAX_PIXELS)
         samples = decoder.picture().samples
         bits = block_bits(decoder)

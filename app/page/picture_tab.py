@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,13 +79,14 @@ def build(page: gr.Blocks, tabs: gr.Tabs, pixa_file: gr.State) -> Shown:
     subject = gr.State(None, time_to_live=3600)
     with gr.Row(equal_height=True):
         drop = gr.File(label="Drop, paste or choose a picture or a .pixa file", height=100, elem_id="drop", scale=4)
-        with gr.Column(min_width=170, scale=0):
-            samples = [gr.Button(path.stem, icon=str(path), size="sm") for path in SAMPLES]
-    facts = gr.HTML(elem_id="facts")
+        with gr.Column(min_width=170, scale=0, elem_id="samples"):
+            samples = [gr.Button(f"Try {path.stem}", icon=str(path), size="sm") for path in SAMPLES]
+    with gr.Row(elem_id="about"):
+        facts = gr.HTML(elem_id="facts")
+        verdict = gr.HTML(elem_id="verdict")
     pictures = viewer("viewer")
     layer = gr.Radio(LAYERS, value=PICTURE, show_label=False, container=False, elem_id="layer")
-    verdict = gr.HTML(elem_id="verdict")
-    with gr.Row(equal_height=True):
+    with gr.Row(equal_height=True, elem_id="sides"):
         left = build_side("left", FIRST_CODECS[0], FIRST_QUALITIES[0])
         with gr.Column(min_width=170, scale=0):
             lock = gr.Radio(LOCKS, value=SAME_SIZE, label="Lock the sides at", elem_id="lock")
@@ -110,7 +113,7 @@ def build(page: gr.Blocks, tabs: gr.Tabs, pixa_file: gr.State) -> Shown:
     listen = {"show_progress": "hidden", "queue": False} | PRIVATE
     for number, side in enumerate((left, right)):
         refresh(side.quality.release(None, **listen), number)
-        refresh(side.codec.input(None, **listen), 1 - number)
+        refresh(side.codec.select(None, **listen), 1 - number)
         side.inside.click(look_inside, [gr.State(number), subject], [pixa_file, tabs], **EVENT)
     for radio in (lock, layer):
         refresh(radio.input(None, **listen))
@@ -160,7 +163,11 @@ def show(
     with plain_words():
         chosen = (left_codec, left_quality), (right_codec, right_quality)
         results = compare(subject, *chosen, lock, leader)
-        pngs = [keep(request, f"{label(subject, result)}.png", result.png) for result in results]
+        with ThreadPoolExecutor() as pool:
+            contents = pool.map(attrgetter("png"), results)
+        pngs = [
+            keep(request, f"{label(subject, result)}.png", png) for result, png in zip(results, contents, strict=True)
+        ]
         paths = pngs
         if layer != PICTURE:
             maps = [layer_of(subject, result, layer) for result in results]

@@ -26,8 +26,8 @@ SESSIONS = 16  # that keep their pictures in memory
 WAITING = 24  # jobs in the queue; more are asked to come again
 TEMPORARY = (300, 3600)  # look every so many seconds, remove what is older
 HEADLINE = """\
-<h1>pixa</h1><p>A neural image codec. Drop a picture and move the edge: both sides are real files, made and decoded
-just now on this machine, and nothing leaves it.</p>"""
+<h1>pixa</h1><p>Small picture files, by a neural network. Hand in a picture and drag the edge: another format left, pixa
+right, at equal size. Nothing leaves this machine.</p>"""
 PASTE = """\
 document.addEventListener("paste", (event) => {
   const file = event.clipboardData?.files[0];

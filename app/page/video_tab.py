@@ -30,7 +30,8 @@ def build() -> None:
     with gr.Row():
         drop = gr.File(label="A short clip", height=130, elem_id="clip", scale=2)
         with gr.Column(scale=2):
-            model = gr.Dropdown(list_video_models(), label="pixa's model")
+            models = [(title, name) for name, title in list_video_models().items()]
+            model = gr.Dropdown(models, value=models[0][1], label="pixa's model", elem_id="clip-model")
             quality = gr.Slider(0, 100, 40, step=1, label="Quality; the others get as many bytes")
         with gr.Column(scale=1, min_width=180):
             rival = gr.Dropdown(list(RIVALS), value="x265", label="Beside pixa")
@@ -40,7 +41,7 @@ def build() -> None:
     player = gr.Video(label="Side by side", interactive=False, loop=True, elem_id="clip-player")
     table = gr.HTML(elem_id="clip-table")
     plot = gr.HTML(elem_classes="plot")
-    files = gr.File(label="Files", interactive=False, file_count="multiple", elem_id="clip-files")
+    files = gr.File(label="Files", interactive=False, file_count="multiple", height=150, elem_id="clip-files")
     running = start.click(
         run, [drop, model, quality, rival], [status, player, table, plot, files], show_progress_on=status, **LONG
     )

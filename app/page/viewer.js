@@ -116,12 +116,15 @@ for (const button of element.querySelectorAll("[data-split]")) {
 async function show(value) {
   if (!value) return;
   const base = (window.gradio_config?.root ?? "") + "/gradio_api/file=";
-  const loaded = await Promise.all(value.sides.map(async (side) => {
+  const load = async (side) => {
     const image = new Image();
     image.src = base + encodeURI(side.path);
     await image.decode();
     return image;
-  }));
+  };
+  const loaded = await Promise.all(value.sides.map(load)).catch((error) => {
+    if (value === latest) throw error; // otherwise it was removed because newer ones are there
+  });
   if (value !== latest) return;
   if (value.width !== width || value.height !== height) fitted = true;
   [width, height] = [value.width, value.height];

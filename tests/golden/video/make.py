@@ -1,4 +1,4 @@
-"""Writes the golden clip, its frames one below the other, and what a decoder must find in it.
+"""Writes the golden clips, the frames of each one below the other, and what a decoder must find in them.
 
     python tests/golden/video/make.py
 
@@ -15,31 +15,37 @@ import numpy as np
 from PIL import Image
 
 from pixa.bitstream.headers import VideoHeader
+from pixa.models.registry import list_models
 from pixa.video_reader import Video
 from pixa.video_writer import VideoWriter
 
 HERE = Path(__file__).parent
 TIMES = (5, 38, 71, 105, 171, 204)  # milliseconds, one frame left out
 HEADER = VideoHeader(1, 1000, 30, 1, 4, 3, primaries=1, transfer=1, matrix=1)
+KEYINT = 4
 
 
-def clip() -> bytes:
+def clip(model: str) -> bytes:
     """A window of 52x34 pixels that moves over a photograph."""
     with Image.open(HERE.parents[2] / "app" / "samples" / "coffee.png") as photo:
         samples = np.array(photo.convert("RGB"))
-    file = io.BytesIO()
-    with VideoWriter(file, header=HEADER, quality=50, tags={"title": "Käffchen"}, jobs=1) as writer:
+    file, settings = io.BytesIO(), {"model": model, "keyint": KEYINT, "tags": {"title": "Käffchen"}}
+    with VideoWriter(file, header=HEADER, quality=50, jobs=1, **settings) as writer:
         for i, time in enumerate(TIMES):
             writer.write(samples[120 + i : 154 + i, 200 + 3 * i : 252 + 3 * i], time, 33)
     return file.getvalue()
 
 
 def main() -> None:
-    (HERE / "clip.pixa").write_bytes(data := clip())
-    video = Video(io.BytesIO(data), jobs=1)
-    frames = list(video.frames())
-    Image.fromarray(np.concatenate([frame.samples for frame in frames])).save(HERE / "clip.png", optimize=True)
-    expected = {"symbols_sha256": video.symbols_sha256(), "times": [frame.pts for frame in frames], "tags": video.tags}
+    expected = {}
+    models = {"clip": "fast"} | {entry.name: entry.name for entry in list_models() if entry.intra}
+    for name, model in models.items():
+        (HERE / f"{name}.pixa").write_bytes(data := clip(model))
+        video = Video(io.BytesIO(data), jobs=1)
+        frames = list(video.frames())
+        Image.fromarray(np.concatenate([frame.samples for frame in frames])).save(HERE / f"{name}.png", optimize=True)
+        times = [frame.pts for frame in frames]
+        expected[name] = {"symbols_sha256": video.symbols_sha256(), "times": times, "tags": video.tags}
     (HERE / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -1,0 +1,123 @@
+"""The graphs and threads that only native decoders have: the same pictures as those of any other decoder."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pixa
+from pixa import Decoder
+from pixa.backends import NATIVE, OnnxModel
+from pixa.errors import ModelMissing
+from pixa.image import Analysed
+from pixa.latents import TileSymbols
+from pixa.models import native
+from pixa.models.export import export
+from pixa.models.fast import Fast, FastConfig
+from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.pixels import Picture
+
+SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=2, synthesis_high=2)
+
+
+@pytest.fixture
+def lively(photo) -> Fast:
+    """A small model whose blocks all do something, but for the first of the synthesis, whose units never fire."""
+    torch.manual_seed(3)
+    model = Fast(SMALL)
+    model.start_from_dct(torch.tensor(photo[:128, :128]).permute(2, 0, 1)[None] / 255)
+    for block in (*model.g_s.low, *model.g_s.high):
+        torch.nn.init.normal_(block.project.weight, std=0.02)
+        torch.nn.init.normal_(block.project.bias, std=0.02)
+    torch.nn.init.constant_(model.g_s.low[0].expand.bias, -1e4)
+    return model.half().float().eval()
+
+
+def synthesised(entry: ModelEntry, y_hat: np.ndarray, level: int) -> np.ndarray:
+    return OnnxModel(entry, 1).synthesis(y_hat, level).astype(int)
+
+
+@pytest.mark.parametrize("entry", [e for e in list_models() if e.native], ids=lambda e: f"{e.name}.{e.tag}")
+@pytest.mark.parametrize("level", [0, 110, 200])
+def test_native_synthesis_shows_the_same_picture(entry, model, photo, level):
+    y_hat = Analysed(Picture(photo[:83, :117])).encode(level)[1]
+    expected = synthesised(replace(entry, native=""), y_hat, level)
+    assert np.ptp(expected) > 100
+    assert np.abs(synthesised(entry, y_hat, level) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.3, 1, 1e5])
+def test_latents_of_no_picture_are_shown_the_same(model, deviation):
+    rng = np.random.default_rng(4)
+    y_hat = rng.normal(0, deviation, (model.channels, 3, 4)).astype(np.float32)
+    expected = synthesised(replace(model.entry, native=""), y_hat, 200)
+    assert np.abs(synthesised(model.entry, y_hat, 200) - expected).max() <= 1
+
+
+def test_noise_is_shown_the_same(model):
+    noise = 255 * np.random.default_rng(5).integers(0, 2, (64, 80, 1), np.uint8).repeat(3, 2)
+    y_hat = Analysed(Picture(noise)).encode(200)[1]
+    expected = synthesised(replace(model.entry, native=""), y_hat, 200)
+    assert np.abs(synthesised(model.entry, y_hat, 200) - expected).max() <= 1
+
+
+class TestExport:
+    def test_blocks_that_never_fire_are_found(self, lively):
+        assert native.find_quiet(lively).blocks == {lively.g_s.low[0]}
+
+    def test_a_silent_block_is_left_out_and_missed_by_nobody(self, lively, photo, tmp_path, monkeypatch):
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        entry = ModelEntry(**export(lively, "test", 9, tmp_path))
+        sizes = [(entry.folder / f"{name}.onnx").stat().st_size for name in (NATIVE, "synthesis")]
+        assert sizes[1] - sizes[0] > 2 * 192 * 384  # two matrices, two bytes a number, less what the new form adds
+        y = OnnxModel(entry, 1).analysis(photo)
+        for level in (0, 200):
+            expected = synthesised(replace(entry, native=""), y, level)
+            assert np.abs(synthesised(entry, y, level) - expected).max() <= 1
+
+    def test_another_file_than_the_manifest_names_is_refused(self, tmp_path, monkeypatch):
+        entry = find_model("fast")
+        shutil.copytree(entry.folder, tmp_path / entry.folder.name)
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        path: Path = entry.folder / f"{NATIVE}.onnx"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(ModelMissing, match="altered"):
+            OnnxModel(entry)
+        path.unlink()
+        with pytest.raises(ModelMissing, match=r"native_synthesis\.onnx is missing"):
+            OnnxModel(entry)
+
+
+class TestAhead:
+    """Means computed while the next symbols are being decoded."""
+
+    def test_latents_are_the_same_to_the_last_bit(self, model, photo):
+        data, y_hat = Analysed(Picture(photo), jobs=1).encode(120)
+        (tile,) = Decoder(data).tiles
+        with ThreadPoolExecutor(1) as pool:
+            ahead = TileSymbols(tile, *y_hat.shape, 120, model, ahead=pool)
+            alone = TileSymbols(tile, *y_hat.shape, 120, model)
+            assert ahead.integers() == alone.integers()
+            np.testing.assert_array_equal(ahead.reconstruct(model), alone.reconstruct(model))
+            np.testing.assert_array_equal(alone.reconstruct(model), y_hat)
+
+    def test_one_thread_and_many_decode_the_same_picture(self, coffee):
+        data = pixa.encode(coffee[:130, :1100], quality=40)
+        one, two = (Decoder(data, jobs=jobs).picture().samples.astype(int) for jobs in (1, 2))
+        assert np.abs(one - two).max() <= 1
+
+    def test_a_mean_that_fails_is_not_swallowed(self, model, photo, monkeypatch):
+        data, y_hat = Analysed(Picture(photo[:64, :64]), jobs=1).encode(120)
+
+        def fail(p: int, memory: dict) -> None:
+            raise MemoryError("no memory for means")
+
+        monkeypatch.setattr(model, "mean", fail)
+        with ThreadPoolExecutor(1) as pool, pytest.raises(MemoryError, match="no memory for means"):
+            TileSymbols(Decoder(data).tiles[0], *y_hat.shape, 120, model, ahead=pool).reconstruct(model)
