@@ -59,7 +59,7 @@ def fit(model: Backbone) -> dict[str, np.ndarray]:
         gram += latents @ latents.T
         product += latents @ target.T
     ridge = np.diag(np.append(np.full(m, RIDGE * np.trace(gram[:m, :m]) / m), 0))
-    weight = np.linalg.lstsq(gram + ridge, product)[0].astype(np.float32).reshape(m + 1, 3, SIDE, SIDE)
+    weight = np.linalg.lstsq(gram + ridge, product, rcond=None)[0].astype(np.float32).reshape(m + 1, 3, SIDE, SIDE)
     return {"weight": weight[:m].astype(np.float16), "bias": weight[m]}
 
 

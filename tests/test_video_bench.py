@@ -14,9 +14,10 @@ from pixa.errors import PixaError, UnsupportedInput, UsageError
 
 
 def planes(number, width=96, height=64):
-    """A 4:2:0 frame, (3/2 height, width), moving."""
+    """A 4:2:0 frame, (3/2 height, width), moving, of colours that RGB has."""
     y, x = np.mgrid[: height * 3 // 2, :width]
-    return (128 + 60 * np.sin((x + 2 * number) / 9) + 40 * np.cos(y / 7)).astype(np.uint8)
+    wave = 60 * np.sin((x + 2 * number) / 9) + 40 * np.cos(y / 7)
+    return (128 + np.where(y < height, wave, wave / 4)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
