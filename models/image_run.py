@@ -20,6 +20,7 @@ from pixa.models.layers import LEVELS
 from pixa.models.mlic import CONTEXTS, Mlic
 from pixa.models.rates import STEP_WORTH, rd_lambda
 from pixa.models.run import Run, TrainConfig
+from pixa.models.wake import wake
 
 
 @dataclass
@@ -30,12 +31,14 @@ class ImageConfig(TrainConfig):
         without: contexts that `mlic` leaves out, for ablations.
         halved: share of the crops taken at twice the size and averaged.
         balance: the loss of a level is weighted by lambda**-balance, so that high rates do not drown low ones.
+        wake: give hidden units of the starting weights that never fire new ones.
         cached: crops whose latents are computed once and kept; then the entropy model alone is trained, on them.
     """
 
     without: tuple[str, ...] = field(default=(), metadata={"choices": CONTEXTS})
     halved: float = 0.3
     balance: float = 0.35
+    wake: bool = False
     cached: int = 0
 
 
@@ -78,6 +81,12 @@ class ImageRun(Run):
         model.start_from_dct(self.draw(16))
         if self.config.start and not self.path.exists():
             self.start_from(Path(self.config.start), model)
+        if self.config.wake and not self.path.exists():
+            woken = wake(
+                model, lambda: model(self.draw(32), torch.linspace(0, LEVELS - 1, 32, device=self.device).long())
+            )
+            if self.rank == 0:
+                print("woken units: " + ", ".join(f"{name} {count}" for name, count in woken.items()), flush=True)
         return model
 
     def start_from(self, path: Path, model: Backbone) -> None:

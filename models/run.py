@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pixa.models import checkpoint
+from pixa.models.exact import Exact
 from pixa.models.optim import Muon
 
 
@@ -28,6 +29,8 @@ class TrainConfig:
 
     Attributes:
         muon_max: matrices up to this smaller dimension are trained by Muon, which costs too much on larger ones.
+        bias_share: of the learning rate, that biases of float layers move with. Signals there are a few hundredths
+            large, so biases that move as weights do can carry whole layers of units to where they never fire again.
         held_out: samples at the start of the data that are only evaluated on.
         compile: let torch compile the model, worth its minute on a GPU.
     """
@@ -39,6 +42,7 @@ class TrainConfig:
     minutes: float = 30.0
     muon_max: int = 128
     lr: float = 1.5e-3
+    bias_share: float = 1.0
     warmup: int = 100
     batch: int = 8
     crop: int = 192
@@ -53,11 +57,14 @@ class TrainConfig:
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the convolutions and Adam for the rest."""
-    matrices, others = [], []
-    for name, p in model.named_parameters():
-        matrix = p.ndim == 2 and not name.endswith("anchors") and min(p.shape) <= config.muon_max
-        (matrices if matrix else others).append(p)
-    adam = torch.optim.Adam(others, lr=config.lr, betas=(0.9, 0.98), foreach=True)
+    matrices, biases, others = [], [], []
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            matrix = p.ndim == 2 and name != "anchors" and min(p.shape) <= config.muon_max
+            bias = name == "bias" and not isinstance(module, Exact)
+            (matrices if matrix else biases if bias else others).append(p)
+    groups = [{"params": others}] + [{"params": biases, "share": config.bias_share}] * bool(biases)
+    adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.98), foreach=True)
     return ([Muon(matrices, lr=config.lr)] if matrices else []) + [adam]
 
 
@@ -185,7 +192,7 @@ class Run(ABC):
         rate = learning_rate(self.step, self.elapsed / (60 * self.config.minutes), self.config)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
         loss = self.objective()
         self.model.zero_grad(set_to_none=True)
         loss.backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from PIL import Image
 
 from pixa.datasets.pictures import Pictures
 from pixa.models.backbone import TRANSFORMS
+from pixa.models.checkpoint import load_model
 from pixa.models.image_run import ImageConfig
 from pixa.models.registry import find_model
 from pixa.models.restore import restore
@@ -172,6 +174,20 @@ class TestTrainer:
         moved = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
         assert {"h_a", "h_s"} <= moved
         assert not moved & set(TRANSFORMS)
+
+    def test_units_that_never_fire_are_woken_without_a_change(self, config, tmp_path, capsys):
+        state = self.checkpoint(config.out)
+        state["ema"]["g_a.2.expand.bias"][:5] = -100.0
+        torch.save(state, tmp_path / "dead.pt")
+        run = replace(config, out=str(tmp_path / "new"), start=str(tmp_path / "dead.pt"), wake=True)
+        train(replace(run, minutes=0.0))
+        assert int(re.search(r"g_a\.2 (\d+)", capsys.readouterr().out)[1]) >= 5
+        old, new = (load_model(path, "cpu") for path in (tmp_path / "dead.pt", tmp_path / "new" / "checkpoint.pt"))
+        x, level = torch.rand(2, 3, CROP, CROP), torch.tensor([0, 150])
+        assert torch.allclose(old.eval()(x, level)["x_hat"], new.eval()(x, level)["x_hat"], atol=1e-4)
+        train(run)
+        moved = self.checkpoint(run.out)["model"]["g_a.2.project.weight"]
+        assert (moved[:, :5] != 0).all()
 
     def test_run_goes_on_at_its_step(self, config, capsys):
         first = self.checkpoint(config.out)
