@@ -57,7 +57,8 @@ def encode(
         quality: 0 to 100, 60 unless a target is given.
         bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
         model: `name` or `name.tag`.
-        effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally, 7 to 9 search them with torch.
+        effort: 0 rounds the latents above quality 20, 1 to 6 quantise all rate-distortion optimally, 7 to 9 search them
+            with torch.
         thumbnail: add a picture at 1/8 for those who show many files; not with bpp or target_size.
         jobs: threads, 0 for all cores.
 

@@ -20,7 +20,6 @@ from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables
 from pixa.models import motion
 
-MOTION_WORTH = 0.25 * 255  # sum of absolute differences, in quantiser steps, that a bit of motion is worth
 STEP_WORTH = 6 / np.log(2)  # bits that a squared quantiser step is worth, see `pixa.latents.optimise`
 SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
 
@@ -46,8 +45,10 @@ def still(past: Past, y: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 def find(past: Past, step: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The motion (h, w, 2) of a tile, int32, for quantiser steps `step`; none where it stands still."""
+    if mask.all():
+        return np.zeros((*mask.shape, 2), np.int32)
     picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
-    field = motion.search(picture, before, MOTION_WORTH * float(step.mean()))[0].astype(np.int32)
+    field = motion.search(picture, before, motion.WORTH * 255 * float(step.mean()))[0].astype(np.int32)
     return field * ~mask[..., None]
 
 

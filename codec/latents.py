@@ -20,7 +20,7 @@ STRIDE = 16  # pixels a latent position
 ALIGN = 1  # latent positions that the sides of a picture are a multiple of
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
-STEP_WORTH = 5 * 6 / np.log(2)  # bits
+TRADE_WORTH = 5 * inter.STEP_WORTH
 
 Memory = dict[str, np.ndarray]
 
@@ -83,7 +83,7 @@ def optimise(symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, table
     saved = tables.cost(larger, index) - tables.cost(smaller, index)
     error = np.square(smaller - residual) - np.square(larger - residual)
     traded = symbols.copy()
-    traded[coded] = np.where(STEP_WORTH * error < saved, smaller, larger)
+    traded[coded] = np.where(TRADE_WORTH * error < saved, smaller, larger)
     return traded
 
 
@@ -192,30 +192,22 @@ class TileSymbols:
         """Means of pass p of a picture's tile, and what is known then; the symbols of the passes before it are."""
         if p > 0:
             mean, known = self.means[p - 1].result()
-            memory = known | memory | {"y_hat": self.rebuilt(p - 1, mean, nets)}
+            memory = known | memory | {"y_hat": self.rebuilt(p - 1, mean, nets, {})}
         return nets.mean(p, memory), memory
 
-    def rebuilt(self, p: int, mean: np.ndarray, nets: Nets) -> np.ndarray:
-        """What pass p of a picture's tile makes known of y_hat."""
+    def rebuilt(self, p: int, mean: np.ndarray, nets: Nets, known: Memory) -> np.ndarray:
+        """What pass p makes known of y_hat, or of its residual in a tile that follows another."""
         channels, mask = self.passes[p]
-        return (self.y[:, channels] * nets.vector("step", self.level)[:, channels] + mean) * mask
+        rebuilt = self.y[:, channels] * nets.vector("step", self.level)[:, channels] + mean
+        return inter.kept(rebuilt, known, self.still, channels) * mask
 
     def reconstruct(self, nets: Nets) -> np.ndarray:
         """y_hat (M, h, w)."""
-        if self.means:
-            y_hat = np.zeros_like(self.y)
-            for p, (channels, _) in enumerate(self.passes):
-                y_hat[:, channels] += self.rebuilt(p, self.means[p].result()[0], nets)
-            return y_hat[0]
-        step, memory, known = nets.vector("step", self.level), dict(self.memory), {}
-        if self.past is not None:
-            known = inter.expected(self.past, self.motion, self.level, nets)
-        memory |= known
-        y_hat = np.zeros_like(self.y)
-        for p, (channels, mask) in enumerate(self.passes):
-            mean = nets.mean(p, memory)
-            rebuilt = inter.kept(self.y[:, channels] * step[:, channels] + mean, known, self.still, channels)
-            memory["y_hat"] = rebuilt * mask
+        known = {} if self.past is None else inter.expected(self.past, self.motion, self.level, nets)
+        memory, y_hat = self.memory | known, np.zeros_like(self.y)
+        for p, (channels, _) in enumerate(self.passes):
+            mean = self.means[p].result()[0] if self.means else nets.mean(p, memory)
+            memory["y_hat"] = self.rebuilt(p, mean, nets, known)
             y_hat[:, channels] += memory["y_hat"]
         return inter.followed(y_hat, known, self.still)[0]
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 
 from pixa.bitstream.container import MAGIC, PREFIX
 from pixa.bitstream.deflate import read_metadata
-from pixa.bitstream.packets import is_video
+from pixa.bitstream.packets import KeyFrame, is_video
 from pixa.decoder import METADATA, REDUCTIONS, Decoder
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UsageError
 from pixa.io_image import image_to_picture, metadata_info, picture_to_image
@@ -81,10 +81,13 @@ class Moving:
             if kind in METADATA:
                 yield METADATA[kind], read_metadata(payload)
 
+    def key(self, number: int) -> KeyFrame:
+        """The last key frame up to a frame."""
+        return next(key for key in reversed(self.video.index.keys) if key.number <= number)
+
     def coded(self, number: int) -> CodedFrame:
         """A frame still coded, from its key frame on."""
-        key = [key for key in self.video.index.keys if key.number <= number][-1]
-        for frame in self.video.packets(key):
+        for frame in self.video.packets(self.key(number)):
             if frame.number == number:
                 return frame
         raise Corrupt("the file is cut: frames are missing at its end")
@@ -116,7 +119,7 @@ class Moving:
         """A frame decoded, going on from the last one where that is nearer than a key frame."""
         from pixa.video_reader import Video
 
-        key = [key for key in self.video.index.keys if key.number <= number][-1]
+        key = self.key(number)
         if self.playing is None or not key.number <= self.next <= number:
             start = (key.pts - self.video.index.keys[0].pts) * self.video.header.time_base
             self.playing = Video(self.file).seek(start).frames()

@@ -23,6 +23,7 @@ COARSE, COARSE_REACH = 4, 8  # the search begins with pictures so much smaller, 
 SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
 CONTEXTS = len(SPREADS) + 1
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
+WORTH = 0.25  # sum of absolute differences, in quantiser steps of the latents, that a bit of motion is worth
 SWEEPS = 2  # of the search over the field, each block with regard to its neighbours
 LIMIT = 63  # of the tables of vectors
 STILL_CONTEXTS = 3  # of where a picture stands still: neighbours alike, not alike, and what nothing predicts

@@ -27,8 +27,6 @@ from pixa.models.rates import STEP_WORTH, rd_lambda
 from pixa.models.run import Run, TrainConfig
 from pixa.models.stem import MOTION_TABLES, Past, Stem
 
-MOTION_WORTH = 0.5  # quantiser steps of absolute difference that a bit of motion is worth
-
 
 @dataclass
 class StemRunConfig(TrainConfig):
@@ -75,7 +73,7 @@ class Group:
         shown = integers(self.out["x_hat"].detach())
         with torch.no_grad():
             step = 255 * model.log_step(level).exp().mean((1, 2, 3))[:, None, None]
-            self.field = motion.search(integers(x), shown, MOTION_WORTH * step)
+            self.field = motion.search(integers(x), shown, motion.WORTH * step)
             warped = motion.warp(shown, self.field).permute(0, 3, 1, 2) / 255
         return Past(model.predict(warped, level), self.out["y_hat"].detach(), torch.cat(self.magnitudes, 1))
 
