@@ -51,9 +51,9 @@ def onnx_counter() -> Iterator[Callable[[], float]]:
 
     runs, original = [], OnnxModel.run
 
-    def run(self: OnnxModel, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
+    def run(self: OnnxModel, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
         runs.append((self.entry.folder / f"{graph}.onnx", {name: array.shape for name, array in inputs.items()}))
-        return original(self, graph, **inputs)
+        return original(self, graph, beside, **inputs)
 
     with patch.object(OnnxModel, "run", run):
         yield lambda: sum(graph_macs(*arguments) for arguments in runs)

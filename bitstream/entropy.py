@@ -6,6 +6,9 @@ in groups; within a group table by table in ascending order, and within a table 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import constriction
 import numpy as np
 
@@ -17,28 +20,49 @@ AnsCoder = constriction.stream.stack.AnsCoder
 SEED = 1  # the coder's state before the first symbol, which a decoder must end on; reading too far would end on 0
 
 
-def by_table(indexes: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """(table, positions) of a flat uint8 array for every table in use but 0, ascending, positions in order."""
-    coded = np.flatnonzero(indexes != 0)
+class Runs(NamedTuple):
+    """The symbols of a group in coding order: table by table, ascending, positions in order; table 0 has none.
+
+    Attributes:
+        positions: of all symbols, in the group.
+        tables, counts: of every run, the table and the number of symbols.
+    """
+
+    positions: np.ndarray
+    tables: np.ndarray
+    counts: np.ndarray
+
+    def slices(self) -> Iterator[tuple[int, slice]]:
+        """Table and place of every run."""
+        start = 0
+        for table, count in zip(self.tables.tolist(), self.counts.tolist(), strict=True):
+            yield table, slice(start, start + count)
+            start += count
+
+
+def by_table(indexes: np.ndarray) -> Runs:
+    """The runs of a flat uint8 array of table indexes."""
+    coded = np.flatnonzero(indexes != 0)  # of booleans, which numpy finds six times as fast
     used = indexes[coded]
-    order = coded[np.argsort(used, kind="stable")]
-    ends = np.cumsum(np.bincount(used, minlength=1))
-    return [(t, order[ends[t - 1] : ends[t]]) for t in range(1, len(ends)) if ends[t] > ends[t - 1]]
+    counts = np.bincount(used)
+    tables = np.flatnonzero(counts)
+    return Runs(coded[np.argsort(used, kind="stable")], tables, counts[tables])
 
 
 def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes:
     """Code groups of (symbols, indexes), flat arrays of whole numbers and of uint8; table 0 takes no symbol."""
-    runs, escapes = [], bytearray()
+    coded, escapes = [], bytearray()
     for symbols, indexes in groups:
-        for table, positions in by_table(indexes):
-            limit = tables.limits[table]
-            chosen = symbols[positions].astype(np.int32)
-            escaped = np.abs(chosen) > limit
-            for value in chosen[escaped].tolist():
-                escapes += write_varint(value << 1 if value >= 0 else -value << 1 | 1)
-            runs.append((table, np.where(escaped, 2 * limit + 1, chosen + limit).astype(np.int32)))
+        runs = by_table(indexes)
+        limits = np.repeat(tables.limits[runs.tables], runs.counts)
+        chosen = symbols[runs.positions].astype(np.int32)
+        escaped = np.abs(chosen) > limits
+        for value in chosen[escaped].tolist():
+            escapes += write_varint(value << 1 if value >= 0 else -value << 1 | 1)
+        entries = np.where(escaped, 2 * limits + 1, chosen + limits).astype(np.int32)
+        coded += [(table, entries[place]) for table, place in runs.slices()]
     coder = AnsCoder(np.array([SEED], np.uint32))
-    for table, run in reversed(runs):
+    for table, run in reversed(coded):
         coder.encode_reverse(run, tables.categorical[table])
     words = np.asarray(coder.get_compressed(), dtype="<u4")
     return write_varint(len(words)) + words.tobytes() + bytes(escapes)
@@ -63,17 +87,19 @@ class Decoder:
 
     def decode(self, indexes: np.ndarray) -> np.ndarray:
         """The next group: flat uint8 indexes -> flat int32 symbols."""
+        runs = by_table(indexes)
+        entries = np.empty(len(runs.positions), np.int32)
+        try:
+            for table, place in runs.slices():
+                entries[place] = self.coder.decode(self.tables.categorical[table], place.stop - place.start)
+        except AssertionError as error:
+            raise Corrupt("a tile does not decode") from error
+        limits = np.repeat(self.tables.limits[runs.tables], runs.counts)
+        entries -= limits
+        for place in np.flatnonzero(entries > limits):
+            entries[place] = self.escape(int(limits[place]))
         symbols = np.zeros(len(indexes), np.int32)
-        for table, positions in by_table(indexes):
-            limit = int(self.tables.limits[table])
-            try:
-                run = self.coder.decode(self.tables.categorical[table], len(positions))
-            except AssertionError as error:
-                raise Corrupt("a tile does not decode") from error
-            run = run.astype(np.int32) - limit
-            for place in np.flatnonzero(run > limit):
-                run[place] = self.escape(limit)
-            symbols[positions] = run
+        symbols[runs.positions] = entries
         return symbols
 
     def escape(self, limit: int) -> int:

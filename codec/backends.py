@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache
+from math import isinf
 from string import ascii_lowercase
 
 import numpy as np
@@ -42,27 +43,32 @@ class OnnxModel:
     coder = latents
 
     def __init__(self, entry: ModelEntry, threads: int = 0, optimise: bool = True):
-        self.entry, self.threads = entry, threads
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if not optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.session = cache(
-            lambda name: ort.InferenceSession(
-                (entry.folder / f"{name}.onnx").read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
-        )
+        self.entry, self.threads, self.optimise = entry, threads, optimise
+        self.sessions: dict[tuple[str, bool], ort.InferenceSession] = {}
         check_files(entry)
         with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
             self.arrays = dict(arrays)
         self.prepare()
         self.self_test()
 
+    def session(self, graph: str, beside: bool = False) -> ort.InferenceSession:
+        """A graph ready to run, `beside` other work with one thread."""
+        if session := self.sessions.get((graph, beside)):
+            return session
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1 if beside else self.threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not self.optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        content = (self.entry.folder / f"{graph}.onnx").read_bytes()
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return self.sessions.setdefault((graph, beside), session)
+
     def prepare(self) -> None:
         """Make what the coder needs of the arrays."""
         self.tables = Tables(self.arrays["limits"], self.arrays["frequencies"])
-        self.passes = self.arrays["passes"].astype(bool)
+        passes = self.arrays["passes"].astype(bool)
+        self.passes = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]
 
     @property
     def channels(self) -> int:
@@ -85,14 +91,15 @@ class OnnxModel:
         if digest.digest() != self.arrays["test_sha256"].tobytes():
             raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
 
-    def run(self, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
-        return self.session(graph).run(None, inputs)
+    def run(self, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a graph; `beside` as for `session`."""
+        return self.session(graph, beside).run(None, inputs)
 
-    def inputs(self, graph: str) -> list[str]:
-        return [i.name for i in self.session(graph).get_inputs()]
+    def inputs(self, graph: str, beside: bool = False) -> list[str]:
+        return [i.name for i in self.session(graph, beside).get_inputs()]
 
-    def outputs(self, graph: str) -> list[str]:
-        return [o.name for o in self.session(graph).get_outputs()]
+    def outputs(self, graph: str, beside: bool = False) -> list[str]:
+        return [o.name for o in self.session(graph, beside).get_outputs()]
 
     def vector(self, name: str, level: int) -> np.ndarray:
         return self.arrays[name][level].astype(np.float32).reshape(1, -1, 1, 1)
@@ -109,9 +116,11 @@ class OnnxModel:
     def calm(self, y_hat: np.ndarray) -> bool:
         """Whether the native graph shows latents y_hat (M, h, w) as the whole synthesis does: `pixa.models.native`."""
         facts = self.session(NATIVE).get_modelmeta().custom_metadata_map
+        if isinf(limit := float(facts["limit"])):
+            return True
         squares = np.square(y_hat)
         energy = squares.sum(0) - squares[json.loads(facts["strong"])].sum(0)
-        return energy.max() <= float(facts["limit"])
+        return energy.max() <= limit
 
     def hyper(self, y: np.ndarray) -> np.ndarray:
         return self.run("hyper", y=y)[0]
@@ -131,14 +140,14 @@ class OnnxModel:
         known = memory | {name: self.vector(vectors[name], level) for name in self.inputs(graph) if name in vectors}
         return self.recall(graph, known, memory)
 
-    def mean(self, p: int, memory: Memory) -> np.ndarray:
+    def mean(self, p: int, memory: Memory, beside: bool = False) -> np.ndarray:
         """See `pixa.latents.Nets`."""
-        return self.recall(f"mean_{ascii_lowercase[p]}", memory, memory)
+        return self.recall(f"mean_{ascii_lowercase[p]}", memory, memory, beside)
 
-    def recall(self, graph: str, known: Memory, memory: Memory) -> np.ndarray:
+    def recall(self, graph: str, known: Memory, memory: Memory, beside: bool = False) -> np.ndarray:
         """Run a graph on what is known and keep what it says; the last output is the answer and is not kept."""
-        *kept, answer = self.run(graph, **{name: known[name] for name in self.inputs(graph)})
-        memory |= zip(self.outputs(graph), kept, strict=False)
+        *kept, answer = self.run(graph, beside, **{name: known[name] for name in self.inputs(graph, beside)})
+        memory |= zip(self.outputs(graph, beside), kept, strict=False)
         return answer
 
 

@@ -74,5 +74,6 @@ def made_so(facts: dict, args: Namespace) -> bool:
     models = [facts["model"], facts.get("inter_model") or ""]
     targets = args.bpp, args.target_size, args.psnr, args.bitrate
     quality = 60.0 if args.quality is None and not any(targets) and "frames" not in facts else args.quality
-    named = args.model is None or any(args.model in (model, model.partition(".")[0]) for model in models)
+    name = args.model or ("fast" if "frames" not in facts else None)
+    named = name is None or any(name in (model, model.partition(".")[0]) for model in models)
     return named and (quality is None or facts["quality"] == round(2 * quality) / 2)

@@ -170,7 +170,7 @@ def models(args: Namespace, console: Console) -> int:
     from pixa.models.registry import list_models
 
     for entry in list_models():
-        console.result(asdict(entry), f"{entry.name}.{entry.tag:<6} {entry.hash}  {entry.description}")
+        console.result(asdict(entry), f"{f'{entry.name}.{entry.tag}':<11} {entry.hash}  {entry.description}")
     return 0
 
 

@@ -92,16 +92,20 @@ def decode_samples(
     return samples
 
 
-def rebuilt(head: Head, tiles: Sequence[bytes], nets: OnnxModel, lost: list[int] | None = None) -> np.ndarray:
-    """Latents y_hat (C, h, w) of an image's tiles; `lost` and errors as `decode_samples`."""
-    y_hat = np.zeros((nets.rebuilt_channels, *latent_size(head.width, head.height, nets.coder)), np.float32)
+def rebuilt(
+    head: Head, tiles: Sequence[bytes], nets: OnnxModel, lost: list[int] | None = None, channels: int | None = None
+) -> np.ndarray:
+    """Latents y_hat (C, h, w) of an image's tiles, or the first channels of them; `lost` and errors as
+    `decode_samples`."""
+    size = latent_size(head.width, head.height, nets.coder)
+    y_hat = np.zeros((channels or nets.rebuilt_channels, *size), np.float32)
     known = np.zeros(y_hat.shape[1:], bool)
     with ThreadPoolExecutor(1) as ahead:
         options = {"ahead": ahead} if nets.coder is latents and nets.threads != 1 else {}
         for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
             shape = (s.stop - s.start for s in place)
             try:
-                symbols = nets.coder.TileSymbols(tile, nets.channels, *shape, head.level, nets, **options)
+                symbols = nets.coder.TileSymbols(tile, channels or nets.channels, *shape, head.level, nets, **options)
             except Corrupt:
                 if lost is None:
                     raise

@@ -31,7 +31,7 @@ class Nets(inter.Predictor, Protocol):
     A `Memory` holds what the passes over a tile know, by the names that the graphs give to their inputs and outputs.
 
     Attributes:
-        passes: (P, M, 2), whether pass p codes channel c where (row + column) % 2 is 0 and 1.
+        passes: (P, M, 4), whether pass p codes channel c at the positions of every 2x2 square, row by row.
     """
 
     tables: Tables
@@ -45,8 +45,12 @@ class Nets(inter.Predictor, Protocol):
     def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
         """Table indexes of the channels of pass p, uint8. The first pass knows "z", the others "magnitude"."""
 
-    def mean(self, p: int, memory: Memory) -> np.ndarray:
-        """Means of the channels of pass p. All passes but the first know "y_hat"."""
+    def mean(self, p: int, memory: Memory, beside: bool = False) -> np.ndarray:
+        """Means of the channels of pass p. All passes but the first know "y_hat".
+
+        Args:
+            beside: other work is being done meanwhile.
+        """
 
 
 class Pass(NamedTuple):
@@ -58,11 +62,11 @@ class Pass(NamedTuple):
 
 def passes(nets: Nets, height: int, width: int) -> Iterator[Pass]:
     """The passes over a tile of (height, width) latents."""
-    parity = np.add.outer(np.arange(height), np.arange(width)) % 2
+    place = np.add.outer(2 * (np.arange(height) % 2), np.arange(width) % 2)
     for pattern in nets.passes:
         own = np.flatnonzero(pattern.any(1))
         channels = slice(own[0], own[-1] + 1)
-        yield Pass(channels, pattern[channels][:, parity][None])
+        yield Pass(channels, pattern[channels][:, place][None])
 
 
 def round_half_up(x: np.ndarray, limit: int) -> np.ndarray:
@@ -161,6 +165,7 @@ class TileSymbols:
         """Decode a payload for latents (channels, height, width).
 
         Args:
+            channels: if less than all, passes over those behind them are left undecoded.
             past: what the tile follows, see `pixa.inter`; its symbols here, the rest to reconstruct.
             ahead: one thread that computes the means of a picture's tile, which `reconstruct` needs, while the next
                 symbols are being decoded.
@@ -178,7 +183,7 @@ class TileSymbols:
         self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
         self.y = np.zeros((1, channels, height, width), np.float32)
         self.z, self.level, self.means = z, level, []
-        self.passes = list(passes(nets, height, width))
+        self.passes = [p for p in passes(nets, height, width) if p.channels.stop <= channels]
         for p, (own, mask) in enumerate(self.passes):
             index = table_indexes(p, self.memory, level, nets, mask, self.still)
             if ahead and past is None:
@@ -186,20 +191,24 @@ class TileSymbols:
             symbols = decoder.decode(index.ravel()).reshape(index.shape).astype(np.float32)
             self.memory["magnitude"] = magnitude(symbols)
             self.y[:, own] += symbols
-        decoder.finish()
+        if len(self.passes) == len(nets.passes):
+            decoder.finish()
 
     def mean_ahead(self, p: int, memory: Memory, nets: Nets) -> tuple[np.ndarray, Memory]:
         """Means of pass p of a picture's tile, and what is known then; the symbols of the passes before it are."""
         if p > 0:
             mean, known = self.means[p - 1].result()
             memory = known | memory | {"y_hat": self.rebuilt(p - 1, mean, nets, {})}
-        return nets.mean(p, memory), memory
+        return nets.mean(p, memory, beside=True), memory
 
     def rebuilt(self, p: int, mean: np.ndarray, nets: Nets, known: Memory) -> np.ndarray:
         """What pass p makes known of y_hat, or of its residual in a tile that follows another."""
         channels, mask = self.passes[p]
-        rebuilt = self.y[:, channels] * nets.vector("step", self.level)[:, channels] + mean
-        return inter.kept(rebuilt, known, self.still, channels) * mask
+        rebuilt = self.y[:, channels] * nets.vector("step", self.level)[:, channels]
+        rebuilt += mean
+        rebuilt = inter.kept(rebuilt, known, self.still, channels)
+        rebuilt *= mask
+        return rebuilt
 
     def reconstruct(self, nets: Nets) -> np.ndarray:
         """y_hat (M, h, w)."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pixa.backends import OnnxModel
 from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
@@ -47,12 +48,13 @@ def decode_reduced(
     if not nets.entry.reduced:
         return average(decode_samples(head, tiles, nets, progress, lost), factor)
     weight, bias = synthesis(nets.entry, factor)
-    y_hat = rebuilt(head, tiles, nets, lost)
-    (_, height, width), side = y_hat.shape, len(bias[0])
+    y_hat = rebuilt(head, tiles, nets, lost, len(weight))
+    (_, height, width), side, near = y_hat.shape, len(bias[0]), weight.shape[1]
+    y_hat = np.pad(y_hat, ((0, 0), *((near // 2, near // 2),) * 2), mode="edge")
     samples = np.empty((height * side, width * side, 3 if head.colour else 1), np.uint8)
     for top in range(0, height, STRIP):
-        strip = y_hat[:, top : top + STRIP]
-        rgb = np.tensordot(strip, weight, (0, 0)) + bias  # (rows, columns, 3, side, side)
+        strip = sliding_window_view(y_hat[:, top : top + STRIP + near - 1], (near, near), (1, 2))
+        rgb = np.tensordot(strip, weight, ((0, 3, 4), (0, 1, 2))) + bias  # (rows, columns, 3, side, side)
         rgb = rgb.transpose(0, 3, 1, 4, 2).reshape(-1, width * side, 3)
         rgb = rgb if head.colour else rgb.mean(2, keepdims=True)
         samples[top * side :][: len(rgb)] = np.clip(np.rint(rgb), 0, 255)
@@ -63,7 +65,8 @@ def decode_reduced(
 
 @cache
 def synthesis(entry: ModelEntry, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (M, 3, n, n) and bias (3, n, n), from latents to the n by n pixels of a position at 1/factor.
+    """Weight (C, k, k, 3, n, n) and bias (3, n, n), from the first C latents of the k by k positions around one to its
+    n by n pixels at 1/factor. At 1/8 those that are coded first will do, where a model has such.
 
     Raises:
         ModelMissing: the file is missing or altered.
@@ -72,11 +75,13 @@ def synthesis(entry: ModelEntry, factor: int) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest()[:8] != entry.reduced:
         raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are incomplete or altered: {FILE}")
     with np.load(path, allow_pickle=False) as arrays:
+        if factor == 8 and "first_weight" in arrays:
+            return arrays["first_weight"], arrays["first_bias"]
         weight, bias = (arrays[name].astype(np.float32) for name in ("weight", "bias"))
     ratio = factor // 2
     side = weight.shape[-1] // ratio
     weight, bias = (a.reshape(*a.shape[:-2], side, ratio, side, ratio).mean((-3, -1)) for a in (weight, bias))
-    return weight, bias
+    return weight[:, None, None], bias
 
 
 def average(samples: np.ndarray, factor: int) -> np.ndarray:

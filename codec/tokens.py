@@ -19,6 +19,7 @@ SPLITS = (4, 2, 1)  # latent positions a token, of every grid
 TOKENS = (1, 5, 21)  # of a region refined to each grid
 PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in a 2x2 square
 NOTHING = 3  # the neighbour of a region at the edge of the tile
+SMALL_TILES = 100  # the first level whose tiles are the smallest
 CHUNK = 8192  # vectors compared with all codes at a time
 
 
@@ -62,8 +63,8 @@ def is_nested(nets: Nets, level: int) -> bool:
 
 
 def tile_log2(nets: Nets, level: int) -> int:
-    """Side of an entropy tile: small, so that losing one loses little, where a dozen bytes a tile do not weigh much."""
-    return 10 if is_nested(nets, level) else 8
+    """Side of an entropy tile: small, so that losing one loses little, where the 14 bytes of each do not weigh much."""
+    return 10 if is_nested(nets, level) else 9 if level < SMALL_TILES else 8
 
 
 def codes(nets: Nets, level: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The architectures by name: what trainer, export and restoration need to know of each."""
+"""The architectures by key: what trainer, export and restoration need to know of each."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixa.models import fast_graphs, mlic_graphs, stem_graphs
+from pixa.models import checkerboard_graphs, fast_graphs, mlic_graphs, stem_graphs
 from pixa.models.backbone import Backbone, BackboneConfig
 from pixa.models.backbone_graphs import analysis, hyper, synthesis
+from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.graph import Network
 from pixa.models.mlic import Mlic, MlicConfig
@@ -20,12 +21,16 @@ class Architecture(NamedTuple):
     """One architecture.
 
     Attributes:
+        key: of the architecture.
+        name: of the models that it makes.
         scales, means: the networks of the passes, in order.
-        passes: (P, M, 2) booleans, whether pass p codes channel c where (row + column) % 2 is 0 and 1.
+        passes: (P, M, 2) booleans, whether pass p codes channel c where (row + column) % 2 is 0 and 1; or (P, M, 4),
+            the positions of every 2x2 square row by row.
         extras: what else a decoder runs.
         inter: it codes the frames of a video that follow others.
     """
 
+    key: str
     name: str
     description: str
     model: type[Backbone]
@@ -39,14 +44,26 @@ class Architecture(NamedTuple):
 
 FAST = Architecture(
     "fast",
-    "transforms at 1/8 and 1/16 resolution, exact scales, two-pass means; the default",
+    "fast",
+    "transforms at 1/8 and 1/16 resolution, exact scales, means in four passes; the default",
     Fast,
     FastConfig,
     fast_graphs.scales,
     fast_graphs.means,
     fast_graphs.passes,
 )
+CHECKERBOARD = Architecture(
+    "checkerboard",
+    "fast",
+    "transforms at 1/8 and 1/16 resolution, exact scales, two-pass means",
+    Checkerboard,
+    CheckerboardConfig,
+    checkerboard_graphs.scales,
+    checkerboard_graphs.means,
+    checkerboard_graphs.passes,
+)
 MLIC = Architecture(
+    "mlic",
     "mlic",
     "deeper transforms, exact scales, means from local, channel and global context of slices; for quality",
     Mlic,
@@ -57,25 +74,26 @@ MLIC = Architecture(
 )
 STEM = Architecture(
     "stem",
+    "stem",
     "the frames of a video between key frames of `fast`: block motion, residual latents, scales that see past symbols",
     Stem,
     StemConfig,
     stem_graphs.scales,
     stem_graphs.means,
-    fast_graphs.passes,
+    checkerboard_graphs.passes,
     stem_graphs.extras,
     inter=True,
 )
-ARCHITECTURES = {architecture.name: architecture for architecture in (FAST, MLIC, STEM)}
+ARCHITECTURES = {architecture.key: architecture for architecture in (FAST, CHECKERBOARD, MLIC, STEM)}
 
 
 def architecture_of(model: Backbone) -> Architecture:
     return next(architecture for architecture in ARCHITECTURES.values() if type(model) is architecture.model)
 
 
-def make(name: str, config: dict, **options) -> Backbone:
+def make(key: str, config: dict, **options) -> Backbone:
     """A model with fresh weights; `options` are those of its class."""
-    architecture = ARCHITECTURES[name]
+    architecture = ARCHITECTURES[key]
     return architecture.model(architecture.config(**config), **options)
 
 

@@ -73,11 +73,11 @@ class HyperSynthesis(nn.Module):
 class Synthesis(nn.Module):
     """g_s: y_hat (B, M, H/16, W/16) and a vector of the level -> x_hat (B, 3, H, W) in [0, 1]."""
 
-    def __init__(self, c: int, m: int, n_low: int, n_high: int):
+    def __init__(self, c: int, m: int, n_low: int, n_high: int, hidden: int = 0):
         super().__init__()
         self.low = blocks(m, n_low)
         self.up = Up(m, c, 2)
-        self.high = blocks(c, n_high)
+        self.high = blocks(c, n_high, hidden)
         self.head = Up(c, 3, 8)
 
     def forward(self, y_hat: Tensor, vector: Tensor, precision: AbstractContextManager = FLOAT32) -> Tensor:
@@ -107,7 +107,8 @@ class Coded(NamedTuple):
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Widths: c trunk at 1/8, m latents at 1/16, n hyper-latents at 1/64, f features, k means, hidden scales."""
+    """Widths: c trunk at 1/8, m latents at 1/16, n hyper-latents at 1/64, f features, k means, hidden scales; of the
+    blocks of the synthesis at 1/8 synthesis_hidden, 0 for 2c."""
 
     c: int = 128
     m: int = 256
@@ -119,6 +120,7 @@ class BackboneConfig:
     analysis_low: int = 1
     synthesis_low: int = 2
     synthesis_high: int = 5
+    synthesis_hidden: int = 0
 
     as_dict = asdict
 
@@ -141,7 +143,7 @@ class Backbone(CompressionModel):
             Pointwise(m, config.k), Block(config.k), Down(config.k, config.k, 2), Block(config.k), Down(config.k, n, 2)
         )
         self.h_s = HyperSynthesis(n, f)
-        self.g_s = Synthesis(c, m, config.synthesis_low, config.synthesis_high)
+        self.g_s = Synthesis(c, m, config.synthesis_low, config.synthesis_high, config.synthesis_hidden)
 
         step = torch.sqrt(18 / (math.log(2) * rd_lambda(torch.arange(ANCHORS) * float(ANCHOR_STEP)))) / 255
         self.log_gain = LevelVector(-step.log()[:, None].expand(-1, m))
@@ -174,12 +176,16 @@ class Backbone(CompressionModel):
         first.weight.copy_(dct)
         variance = second_order(F.conv2d(first(x - 0.5), bands.view(4 * c, c, 2, 2), stride=2))
         ranked = variance.argsort(descending=True)[:m]
-        chosen = torch.cat([ranked[0::2], ranked[1::2]])
+        chosen = self.arranged(ranked)
         second.weight.copy_(bands[chosen])
         self.g_s.up.pointwise.weight.copy_(bands[chosen].T)
         self.g_s.head.pointwise.weight.copy_(dct.T)
         index = torch.log(variance[chosen].sqrt() * self.log_gain.anchors.exp() / SCALE_MIN) / INDEX_UNIT
         self.start_scales(index.clamp(1, SCALES - 2))
+
+    def arranged(self, ranked: Tensor) -> Tensor:
+        """The order of channels (M,) that are given by falling energy: each half gets every second."""
+        return torch.cat([ranked[0::2], ranked[1::2]])
 
     def trunk_precision(self, x: Tensor) -> AbstractContextManager:
         """bfloat16 where `mixed` asks for it."""

@@ -187,7 +187,7 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = 
     np.savez_compressed(folder / "tables.npz", **arrays)
     picture = np.random.default_rng(2).integers(0, 256, (8, 8, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
     record = {
-        "model": name,
+        "model": architecture.key,
         "config": model.config.as_dict(),
         "bounds": bounds,
         "torch_against_onnxruntime": check_parity(model, folder, arrays, picture),

@@ -1,4 +1,4 @@
-"""`mlic` grown from a trained `fast`: the same transforms, and the same prices as those of the first pass of `fast`.
+"""`mlic` grown from a trained fast.1: the same transforms, and the same prices as those of its first pass.
 
 What `mlic` has more starts without effect: residual blocks as the identity, contexts and what the exact networks see of
 symbols at zero. Channels are put in the order of their mean magnitude, so that the first slices hold what matters most.
@@ -11,7 +11,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from pixa.models.fast import Fast
+from pixa.models.backbone import Backbone
+from pixa.models.checkerboard import Checkerboard
 from pixa.models.layers import LEVELS, Block
 from pixa.models.mlic import Mlic
 
@@ -19,8 +20,20 @@ WIDTHS = ("c", "m", "n", "f", "k", "hidden")
 DEPTHS = ("analysis_high", "analysis_low", "synthesis_low", "synthesis_high")
 
 
+def compare(old: Backbone, new: Backbone, equal: tuple[str, ...], growing: tuple[str, ...] = ()) -> None:
+    """Whether one model can grow from another.
+
+    Raises:
+        ValueError: one of their sizes in `equal` differs, or one in `growing` would shrink.
+    """
+    for name in (*equal, *growing):
+        before, now = getattr(old.config, name), getattr(new.config, name)
+        if before != now if name in equal else before > now:
+            raise ValueError(f"a model with {name} {now} cannot grow from one with {before}")
+
+
 @torch.no_grad()
-def grow(fast: Fast, model: Mlic, x: Tensor) -> None:
+def grow(fast: Checkerboard, model: Mlic, x: Tensor) -> None:
     """Set the weights of a fresh `model`.
 
     Args:
@@ -29,10 +42,7 @@ def grow(fast: Fast, model: Mlic, x: Tensor) -> None:
     Raises:
         ValueError: the models differ in a width, or `model` has fewer blocks.
     """
-    for name in (*WIDTHS, *DEPTHS):
-        old, new = getattr(fast.config, name), getattr(model.config, name)
-        if old != new if name in WIDTHS else old > new:
-            raise ValueError(f"a model with {name} {new} cannot grow from one with {old}")
+    compare(fast, model, WIDTHS, DEPTHS)
     level = torch.full((len(x),), LEVELS // 2, device=x.device)
     magnitude = fast.eval()(x, level)["symbols"]["y"].abs().mean((0, 2, 3))
     fast = reordered(fast, magnitude.argsort(descending=True))
@@ -57,7 +67,7 @@ def grow(fast: Fast, model: Mlic, x: Tensor) -> None:
         scale.hidden.bias.copy_(fast.scale_a.hidden.bias)
 
 
-def reordered(fast: Fast, order: Tensor) -> Fast:
+def reordered(fast: Checkerboard, order: Tensor) -> Checkerboard:
     """A copy of `fast` whose latent channel i is channel order[i] of the original; pass B is left as it was."""
     fast = copy.deepcopy(fast)
     down, *low = fast.g_a[1 + fast.config.analysis_high :]

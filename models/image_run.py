@@ -13,12 +13,14 @@ from pixa.datasets.pictures import Pictures
 from pixa.models import checkpoint
 from pixa.models.architectures import make
 from pixa.models.backbone import TRANSFORMS, Backbone
+from pixa.models.checkerboard import Checkerboard
 from pixa.models.evaluate import evaluate, rd_loss
 from pixa.models.fast import Fast
 from pixa.models.grow import grow
 from pixa.models.layers import LEVELS
 from pixa.models.mlic import CONTEXTS, Mlic
 from pixa.models.rates import STEP_WORTH, rd_lambda
+from pixa.models.refine import refine
 from pixa.models.run import Run, TrainConfig
 from pixa.models.wake import wake
 
@@ -91,8 +93,10 @@ class ImageRun(Run):
 
     def start_from(self, path: Path, model: Backbone) -> None:
         source = checkpoint.load_model(path, self.device)
-        if isinstance(source, Fast) and isinstance(model, Mlic):
+        if isinstance(source, Checkerboard) and isinstance(model, Mlic):
             grow(source, model, self.draw(16))
+        elif isinstance(source, Checkerboard) and isinstance(model, Fast):
+            refine(source, model, self.draw(16))
         else:
             checkpoint.fit(model, source.state_dict(), path)
 

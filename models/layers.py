@@ -82,18 +82,19 @@ class Depthwise(nn.Module):
 class Block(nn.Module):
     """x + W2 relu(W1 dw3x3(x)): depthwise mixing, then a two-layer perceptron; W2 starts at zero."""
 
-    def __init__(self, c: int, expansion: int = 2):
+    def __init__(self, c: int, hidden: int = 0):
+        """`hidden` units, 2c by default."""
         super().__init__()
         self.depthwise = Depthwise(c)
-        self.expand = Pointwise(c, c * expansion)
-        self.project = Pointwise(c * expansion, c, zero=True)
+        self.expand = Pointwise(c, hidden or 2 * c)
+        self.project = Pointwise(hidden or 2 * c, c, zero=True)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(F.relu(self.expand(self.depthwise(x))))
 
 
-def blocks(c: int, n: int) -> nn.Sequential:
-    return nn.Sequential(*(Block(c) for _ in range(n)))
+def blocks(c: int, n: int, hidden: int = 0) -> nn.Sequential:
+    return nn.Sequential(*(Block(c, hidden) for _ in range(n)))
 
 
 class LevelVector(nn.Module):

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 
 from pixa.bitstream.tables import Tables
 from pixa.models.backbone import CONTEXT_MAX, Backbone, BackboneConfig, Coded
+from pixa.models.checkerboard import Checkerboard, pass_mask
 from pixa.models.exact import ACT_BITS, ExactDepthwise, ExactPointwise, LevelInteger
-from pixa.models.fast import Fast, pass_mask
 from pixa.models.layers import ANCHORS, Pointwise, blocks, round_ste
 from pixa.models.mlic import ScaleNext
 from pixa.models.motion import motion_tables
@@ -161,7 +161,7 @@ class Stem(Backbone):
             bias.anchors.copy_(index / 16)
 
     @torch.no_grad()
-    def follow(self, image: Fast) -> None:
+    def follow(self, image: Checkerboard) -> None:
         """Start as `image` does with the residual latents, whatever the past says.
 
         Raises:

@@ -20,8 +20,8 @@ from pixa.datasets.clips import Clips
 from pixa.models import checkpoint, motion
 from pixa.models.architectures import make
 from pixa.models.backbone import CONTEXT_MAX, TRANSFORMS
+from pixa.models.checkerboard import Checkerboard
 from pixa.models.evaluate import EVAL_LEVELS
-from pixa.models.fast import Fast
 from pixa.models.layers import LEVELS
 from pixa.models.rates import STEP_WORTH, rd_lambda
 from pixa.models.run import Run, TrainConfig
@@ -57,7 +57,7 @@ class StemRunConfig(TrainConfig):
 class Group:
     """A group of frames (B, 3, H, W) in [0, 1], sides multiples of 64, coded frame by frame."""
 
-    def __init__(self, intra: Fast, x: Tensor, level: Tensor):
+    def __init__(self, intra: Checkerboard, x: Tensor, level: Tensor):
         """Code the key frame."""
         self.intra = intra
         with torch.no_grad():
@@ -103,7 +103,7 @@ def motion_symbols(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def coded_groups(
-    model: Stem, intra: Fast, clips: Clips, held_out: int, groups: int, frames: int, size: int
+    model: Stem, intra: Checkerboard, clips: Clips, held_out: int, groups: int, frames: int, size: int
 ) -> Iterator[dict]:
     """What the model makes of the frames but the first of random groups at random levels, motion included."""
     model.eval()

@@ -275,7 +275,7 @@ def test_json_is_one_object_a_file(run, photo, packed, tmp_path):
         assert (code, err) == (0, [])
         assert [record["input"] for record in records(out)] == [str(packed), str(photo.with_suffix(".pixa"))]
     assert records(run("decode", packed, "--json")[1])[0]["width"] == 128
-    assert [record["name"] for record in records(run("models", "--json")[1])].count("fast") == 1
+    assert [record["hash"] for record in records(run("models", "--json")[1])].count(find_model("fast").hash) == 1
 
 
 def test_info_says_what_is_in_the_file(run, packed, coded):

@@ -11,25 +11,23 @@ import re
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Generator, Iterator
+from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from pixa.backends import OnnxModel
+from pixa.backends import load_model
 from pixa.bitstream.container import ANCILLARY, MAGIC, VERSION, ChunkType
 from pixa.bitstream.headers import Head
-from pixa.models.registry import ModelEntry, find_model
+from pixa.models.registry import ModelEntry, find_wire, list_models
+from tests.golden_files import EXPECTED, read
 
-GOLDEN = Path(__file__).parent / "golden"
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()
 EXAMPLE = FORMAT[FORMAT.index("<!-- example: begin -->") : FORMAT.index("<!-- example: end -->")]
-DECODER = ["scale_a.onnx", "scale_b.onnx", "mean_a.onnx", "mean_b.onnx", "synthesis.onnx", "tables.npz"]
+GRAPHS = {"1": "graph", "2": "graph of `fast.2`"}  # by tag, how the tables of graphs begin
 
 
 def table(header: str) -> list[list[str]]:
@@ -60,30 +58,30 @@ def shuffle(x: np.ndarray) -> np.ndarray:
 class PlainModel:
     """The files of a model, its exact networks in 64-bit integers; arrays are (channel, row, column)."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.arrays = dict(np.load(folder / "tables.npz", allow_pickle=False))
+    def __init__(self, entry: ModelEntry):
+        self.folder, self.tag, self.layers = entry.folder, entry.tag, cache(self.read_layers)
+        self.arrays = dict(np.load(self.folder / "tables.npz", allow_pickle=False))
         ends = np.cumsum(2 * self.arrays["limits"][1:].astype(int) + 2)
         self.frequencies = [[], *(part.tolist() for part in np.split(self.arrays["frequencies"], ends[:-1]))]
         self.starts = [[0, *np.cumsum(frequencies).tolist()] for frequencies in self.frequencies]
 
-    @cached_property
-    def layers(self) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-        """(weight, bias) of the convolutions of the exact graphs, as they stand there."""
-        layers = {}
-        for name in ("scale_a", "scale_b"):
-            graph = onnx.load(self.folder / f"{name}.onnx").graph
-            values = {c.name: onnx.numpy_helper.to_array(c).astype(np.int64) for c in graph.initializer}
-            values |= {n.output[0]: values[n.input[0]] for n in graph.node if n.input[0] in values}
-            layers[name] = [(values[n.input[1]], values[n.input[2]]) for n in graph.node if n.op_type == "Conv"]
-        return layers
+        passes = self.arrays["passes"].astype(bool)
+        square = [0, 1, 2, 3] if passes.shape[2] == 4 else [0, 1, 1, 0]
+        self.passes = passes[:, :, square].reshape(*passes.shape[:2], 2, 2)
+
+    def read_layers(self, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(weight, bias) of the convolutions of an exact graph, as they stand there."""
+        graph = onnx.load(self.folder / f"{name}.onnx").graph
+        values = {c.name: onnx.numpy_helper.to_array(c).astype(np.int64) for c in graph.initializer}
+        values |= {n.output[0]: values[n.input[0]] for n in graph.node if n.input[0] in values}
+        return [(values[n.input[1]], values[n.input[2]]) for n in graph.node if n.op_type == "Conv"]
 
     def vector(self, name: str, level: int) -> np.ndarray:
         return self.arrays[name][level].astype(np.int64)[:, None, None]
 
     def scale_a(self, z: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
         """(features, table indexes)."""
-        p1, d2, p3, p4, d5, p6, p7, p8 = self.layers["scale_a"]
+        p1, d2, p3, p4, d5, p6, p7, p8 = self.layers("scale_a")
         x = np.clip(z * self.vector("z_scale", level), -255, 255)
         x = shuffle(rescale(pointwise(x, *p1)))
         x = rescale(pointwise(rescale(depthwise(x, *d2)), *p3))
@@ -92,12 +90,29 @@ class PlainModel:
         x = rescale(pointwise(features, *p7))
         return features, rescale(pointwise(x, *p8) + self.vector("index_bias_a", level), top=63)
 
-    def scale_b(self, features: np.ndarray, magnitude: np.ndarray, level: int) -> np.ndarray:
-        """Table indexes."""
-        d1, p2, p3 = self.layers["scale_b"]
-        x = rescale(depthwise(magnitude, *d1), shift=2)
-        x = rescale(pointwise(np.concatenate([features, x]), *p2))
-        return rescale(pointwise(x, *p3) + self.vector("index_bias_b", level), top=63)
+    def scale(
+        self, letter: str, known: list[np.ndarray], magnitude: np.ndarray, level: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(what it makes of magnitudes, table indexes) of any other pass."""
+        d1, p2, p3 = self.layers(f"scale_{letter}")
+        seen = rescale(depthwise(magnitude, *d1), shift=2)
+        x = rescale(pointwise(np.concatenate([*known, seen]), *p2))
+        return seen, rescale(pointwise(x, *p3) + self.vector(f"index_bias_{letter}", level), top=63)
+
+    def scales(
+        self, z: np.ndarray, level: int, height: int | None = None, width: int | None = None
+    ) -> Generator[list[np.ndarray], np.ndarray, None]:
+        """Outputs of all scale graphs, pass by pass; takes the magnitudes of a pass before the next."""
+        features, index = (x[:, :height, :width] for x in self.scale_a(z, level))
+        magnitude_a = yield [features, index]
+        _, index = self.scale("b", [features], magnitude_a, level)
+        if self.tag == "1":
+            yield [index]
+            return
+        magnitude = yield [magnitude_a, index]
+        seen, index = self.scale("c", [features], magnitude_a + magnitude, level)
+        magnitude = yield [seen, index]
+        yield [self.scale("d", [features, seen], magnitude, level)[1]]
 
 
 class PlainCoder:
@@ -166,20 +181,29 @@ def tile_symbols(payload: bytes, height: int, width: int, level: int, model: Pla
     z_index = model.vector("z_index", level)
     z_index = np.broadcast_to(z_index, (len(z_index), -(-height // 4), -(-width // 4)))
     z = np.clip(coder.group(z_index.ravel()).reshape(z_index.shape), -127, 127)
-    features, index = (x[:, :height, :width] for x in model.scale_a(z, level))
-    parity = np.add.outer(np.arange(height), np.arange(width)) % 2
-    in_a, in_b = (pattern[:, parity] for pattern in model.arrays["passes"].astype(bool))
-    y = np.zeros(index.shape, np.int64)
-    y[in_a] = coder.group(index[in_a])
-    y[in_b] = coder.group(model.scale_b(features, np.minimum(abs(y), 15), level)[in_b])
+    y = np.zeros((model.passes.shape[1], height, width), np.int64)
+    scales, magnitude = model.scales(z, level, height, width), None
+    for pattern in model.passes:
+        channels, (row, column) = pattern.any((1, 2)), np.indices((height, width)) % 2
+        *_, index = scales.send(magnitude)
+        mask, symbols = pattern[channels][:, row, column], np.zeros(index.shape, np.int64)
+        symbols[mask] = coder.group(index[mask])
+        magnitude = np.minimum(abs(symbols), 15)
+        y[channels] += symbols
     assert coder.at_end()
     return z.astype("<i2").tobytes() + y.astype("<i2").tobytes()
 
 
-def file_symbols(data: bytes, model: PlainModel) -> str:
+@cache
+def plain(wire_id: int, model_hash: int) -> PlainModel:
+    return PlainModel(find_wire(wire_id, model_hash))
+
+
+def file_symbols(data: bytes) -> str:
     """SHA-256 of the symbols of a file."""
     (_, head), *rest = chunks(data)
-    _, width, height, _, level, _, _, tile_log2 = struct.unpack("<BHHBBHIB", head)
+    _, width, height, _, level, wire_id, model_hash, tile_log2 = struct.unpack("<BHHBBHIB", head)
+    model = plain(wire_id, model_hash)
     side = 2**tile_log2 // 16
     rows, columns = -(-height // 16), -(-width // 16)
     places = [(top, left) for top in range(0, rows, side) for left in range(0, columns, side)]
@@ -190,33 +214,35 @@ def file_symbols(data: bytes, model: PlainModel) -> str:
     return digest.hexdigest()
 
 
-@pytest.fixture(scope="module")
-def entry() -> ModelEntry:
-    return find_model("fast")
+@pytest.fixture(scope="module", params=[e for e in list_models() if e.name == "fast"], ids=lambda entry: entry.tag)
+def entry(request) -> ModelEntry:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def plain(entry: ModelEntry) -> PlainModel:
-    return PlainModel(entry.folder)
+def model(entry: ModelEntry) -> PlainModel:
+    return plain(entry.wire_id, int(entry.hash, 16))
 
 
 class TestSecondDecoder:
     @pytest.mark.parametrize("name", EXPECTED)
-    def test_gives_the_symbols_of_every_golden_file(self, name, plain):
-        data = (GOLDEN / f"{name}.pixa").read_bytes()
-        assert file_symbols(data, plain) == EXPECTED[name]["symbols_sha256"]
+    def test_gives_the_symbols_of_every_golden_file(self, name):
+        assert file_symbols(read(name)) == EXPECTED[name]["symbols_sha256"]
 
-    def test_passes_the_self_test(self, plain):
-        features, index_a = plain.scale_a(plain.arrays["test_z"][0].astype(np.int64), 100)
-        index_b = plain.scale_b(features, plain.arrays["test_magnitude"][0].astype(np.int64), 100)
-        outputs = b"".join(x.astype(np.uint8).tobytes() for x in (features, index_a, index_b))
-        assert hashlib.sha256(outputs).digest() == plain.arrays["test_sha256"].tobytes()
+    def test_passes_the_self_test(self, model):
+        z, test_magnitude = (model.arrays[f"test_{name}"][0].astype(np.int64) for name in ("z", "magnitude"))
+        scales, magnitude, digest = model.scales(z, 100), None, hashlib.sha256()
+        for pattern in model.passes:
+            for output in scales.send(magnitude):
+                digest.update(output.astype(np.uint8).tobytes())
+            magnitude = test_magnitude[pattern.any((1, 2))]
+        assert digest.digest() == model.arrays["test_sha256"].tobytes()
 
     def test_finds_the_model_by_its_hash(self, entry):
-        content = b"".join((entry.folder / name).read_bytes() for name in DECODER)
-        head = dict(chunks((GOLDEN / "grey-16x16-q20.pixa").read_bytes()))[1]
-        assert head[9:13] == hashlib.sha256(content).digest()[3::-1]
-        assert struct.unpack("<H", head[7:9]) == (entry.wire_id,)
+        decoder = [*(f"{row[0]}.onnx" for row in table(f"{GRAPHS[entry.tag]} | inputs | outputs")), "tables.npz"]
+        digest = hashlib.sha256(b"".join((entry.folder / name).read_bytes() for name in decoder)).digest()
+        heads = [next(chunks(read(name)))[1] for name in EXPECTED]
+        assert struct.pack("<H", entry.wire_id) + digest[3::-1] in {head[7:13] for head in heads}
 
 
 class TestExample:
@@ -226,7 +252,7 @@ class TestExample:
         for place, row in rows:
             assert int(place, 16) == len(data)
             data += bytes.fromhex(row)
-        assert data == (GOLDEN / "grey-16x16-q20.pixa").read_bytes()
+        assert data == read("grey-16x16-q20")
 
     def test_symbols_are_those_of_the_golden_file(self):
         assert EXPECTED["grey-16x16-q20"]["symbols_sha256"] in EXAMPLE
@@ -260,23 +286,24 @@ class TestTables:
         ]
         assert f"Exactly {places[-1]} bytes" in FORMAT
 
-    def test_model_arrays(self, plain):
+    def test_model_arrays(self, model):
         sizes: dict[str, int] = {}
-        rows = table("array | type | shape | meaning")
-        assert {row[0] for row in rows} == set(plain.arrays)
-        for name, kind, shape, _ in rows:
-            array = plain.arrays[name]
+        rows = {name: rest for name, *rest in table("array | type | shape | meaning")}
+        if model.tag == "2":
+            rows |= {name: rest for name, *rest in table("array of `fast.2` | type | shape | meaning")}
+        assert set(rows) == set(model.arrays)
+        for name, (kind, shape, _) in rows.items():
+            array = model.arrays[name]
             described = shape.strip("()").split(", ")
             assert (array.dtype.name, array.ndim) == (kind, len(described))
             for word, size in zip(described, array.shape, strict=True):
                 assert size == (int(word) if word.isdecimal() else sizes.setdefault(word, size))
 
-    def test_model_graphs(self, model: OnnxModel, plain):
-        sizes = {"M": plain.arrays["step"].shape[1], "N": plain.arrays["z_index"].shape[1]}
-        rows = table("graph | inputs | outputs")
-        assert [f"{row[0]}.onnx" for row in rows] == DECODER[:-1]
-        for name, *sides in rows:
-            session = model.session(name)
+    def test_model_graphs(self, entry, model):
+        channels, first = model.arrays["step"].shape[1], int(model.passes[0].any((1, 2)).sum())
+        sizes = {"M": channels, "N": model.arrays["z_index"].shape[1], "U": first, "V": channels - first}
+        for name, *sides in table(f"{GRAPHS[entry.tag]} | inputs | outputs"):
+            session = load_model(entry, 1).session(name)
             for side, values in zip(sides, (session.get_inputs(), session.get_outputs()), strict=True):
                 described = re.findall(r"(\w+) \(1, (\w+), \w+, \w+\)( uint8)?", side)
                 assert [value.name for value in values] == [found[0] for found in described]

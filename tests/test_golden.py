@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from pixa import Decoder, errors
-
-GOLDEN = Path(__file__).parent / "golden"
-ERRORS = GOLDEN / "errors"
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
-EXPECTED_ERRORS = json.loads((ERRORS / "expected.json").read_text())
+from pixa.models.registry import find_model, list_models
+from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, expectations, read
 
 
-def read(name: str) -> bytes:
-    return (GOLDEN / f"{name}.pixa").read_bytes()
-
-
-@pytest.mark.parametrize(("folder", "names"), [(GOLDEN, EXPECTED), (ERRORS, EXPECTED_ERRORS)], ids=["golden", "errors"])
-def test_every_file_has_an_expectation_and_a_description(folder, names):
-    assert {path.stem for path in folder.glob("*.pixa")} == set(names)
+@pytest.mark.parametrize("folder", [*FOLDERS, ERRORS], ids=lambda folder: folder.name)
+def test_every_file_has_an_expectation_and_a_description(folder):
+    names = set(expectations(folder))
+    assert {path.stem for path in folder.glob("*.pixa")} == names
     described = (GOLDEN / "README.md").read_text()
     assert all(f"| {name}.pixa |" in described for name in names)
+
+
+def test_every_generation_of_the_default_model_has_files():
+    found = {name: Decoder(read(name)).model for name in EXPECTED}
+    default = find_model("fast")
+    assert {model for name, model in found.items() if "/" not in name} == {f"fast.{default.tag}"}
+    assert all(found[name] == name.partition("/")[0] for name in found if "/" in name)
+    assert set(found.values()) == {f"fast.{entry.tag}" for entry in list_models() if entry.name == "fast"}
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -22,8 +22,8 @@ from pixa import Decoder
 from pixa.backends import OnnxModel
 from pixa.image import Analysed
 from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols
+from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.export import bias_of, decode_macs, export
-from pixa.models.fast import Fast, FastConfig
 from pixa.models.grow import grow
 from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.mlic import CONTEXTS, Mlic, MlicConfig
@@ -150,9 +150,9 @@ class TestModel:
 
 class TestGrowth:
     @pytest.fixture
-    def fast(self) -> Fast:
+    def fast(self) -> Checkerboard:
         torch.manual_seed(4)
-        return stir(Fast(FastConfig(**WIDTHS)))
+        return stir(Checkerboard(CheckerboardConfig(**WIDTHS)))
 
     @pytest.fixture
     def grown(self, fast, photo) -> Mlic:

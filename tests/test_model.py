@@ -21,13 +21,13 @@ from pixa.models.backbone import Backbone
 from pixa.models.evaluate import rd_loss
 from pixa.models.exact import Exact
 from pixa.models.export import decode_macs, export, level_arrays, prove_exact
-from pixa.models.fast import Fast, FastConfig
+from pixa.models.fast import PASSES, Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore, stored
 from pixa.pixels import Picture
 
-SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=1, synthesis_high=1)
+SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_high=1)
 
 
 def as_tensor(picture: np.ndarray) -> Tensor:
@@ -77,8 +77,8 @@ def trained(crops) -> Fast:
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
-    for bias in (model.index_bias_a, model.index_bias_b):
-        bias.anchors.data += 1
+    for letter in PASSES:
+        model.get_submodule(f"index_bias_{letter}").anchors.data += 1
     model.half().float()
     model.g_a[0].weight.data = (model.g_a[0].weight.data / 255).half().float() * 255
     return model.eval()

@@ -18,19 +18,19 @@ from pixa.errors import ModelMissing
 from pixa.image import Analysed
 from pixa.latents import TileSymbols
 from pixa.models import native
+from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.export import export
-from pixa.models.fast import Fast, FastConfig
 from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.pixels import Picture
 
-SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=2, synthesis_high=2)
+SMALL = CheckerboardConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=2, synthesis_high=2)
 
 
 @pytest.fixture
-def lively(photo) -> Fast:
+def lively(photo) -> Checkerboard:
     """A small model whose blocks all do something, but for the first of the synthesis, whose units never fire."""
     torch.manual_seed(3)
-    model = Fast(SMALL)
+    model = Checkerboard(SMALL)
     model.start_from_dct(torch.tensor(photo[:128, :128]).permute(2, 0, 1)[None] / 255)
     for block in (*model.g_s.low, *model.g_s.high):
         torch.nn.init.normal_(block.project.weight, std=0.02)
@@ -115,7 +115,7 @@ class TestAhead:
     def test_a_mean_that_fails_is_not_swallowed(self, model, photo, monkeypatch):
         data, y_hat = Analysed(Picture(photo[:64, :64]), jobs=1).encode(120)
 
-        def fail(p: int, memory: dict) -> None:
+        def fail(p: int, memory: dict, beside: bool) -> None:
             raise MemoryError("no memory for means")
 
         monkeypatch.setattr(model, "mean", fail)

@@ -21,8 +21,8 @@ from pixa.errors import Corrupt, PixaError
 from pixa.image import Analysed
 from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols, encode_tile, seen
 from pixa.models import motion
+from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.export import bias_of, decode_macs, export
-from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, LEVELS
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore
@@ -42,9 +42,9 @@ LEVEL = 120
 
 
 @pytest.fixture(scope="module")
-def image() -> Fast:
+def image() -> Checkerboard:
     torch.manual_seed(4)
-    return stir(Fast(FastConfig(**WIDTHS)))
+    return stir(Checkerboard(CheckerboardConfig(**WIDTHS)))
 
 
 @pytest.fixture(scope="module")

@@ -466,8 +466,8 @@ class TestGolden:
         assert np.abs(error).max() <= 2 and np.sqrt(np.mean(error**2)) <= 0.5
 
 
-def test_every_model_of_videos_has_a_golden_clip():
-    assert EXPECTED.keys() == {"clip"} | {entry.name for entry in list_models() if entry.intra}
+def test_every_model_of_latents_has_a_golden_clip():
+    assert EXPECTED.keys() == {f"{entry.name}.{entry.tag}" for entry in list_models() if entry.coding == "latents"}
 
 
 def test_reading_needs_neither_pyav_nor_pillow():
@@ -475,7 +475,7 @@ def test_reading_needs_neither_pyav_nor_pillow():
         "import sys, pixa; video = pixa.open_video(sys.argv[1]); next(iter(video));"
         "print(*{'av', 'PIL', 'torch'} & set(sys.modules)); video.close()"
     )
-    command = [sys.executable, "-c", script, str(GOLDEN / "clip.pixa")]
+    command = [sys.executable, "-c", script, str(GOLDEN / "fast.1.pixa")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""
 
 

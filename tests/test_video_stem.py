@@ -9,8 +9,8 @@ import torch
 from pixa.backends import OnnxModel
 from pixa.bitstream.container import ChunkType
 from pixa.errors import Corrupt, PixaError
+from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.export import export
-from pixa.models.fast import Fast, FastConfig
 from pixa.models.stem import Stem, StemConfig
 from pixa.video import FrameCoder
 from pixa.video_rate import offset
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("installed")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     torch.manual_seed(4)
-    image = stir(Fast(FastConfig(**WIDTHS)))
+    image = stir(Checkerboard(CheckerboardConfig(**WIDTHS)))
     stem = Stem(StemConfig(**WIDTHS))
     stem.follow(image)
     folder = tmp_path_factory.mktemp("weights")

@@ -95,7 +95,7 @@ class TorchModel(OnnxModel):
         tensor = torch.tensor(array)
         return tensor.to(self.real) if tensor.dtype == torch.float32 else tensor
 
-    def run(self, graph: str, **inputs: np.ndarray) -> list[np.ndarray]:
+    def run(self, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
         tensors = {name: self.value(array) for name, array in inputs.items()}
         outputs = walk(self.entry.folder / f"{graph}.onnx", tensors, self.value, self.operators)
         return [o.numpy() if o.dtype == torch.uint8 else o.float().numpy() for o in outputs]

@@ -9,8 +9,8 @@
 From the top of this file to its end:
 
     bytes -> chunks         checked one by one [2]: the header [3.1], metadata [3.3], alpha [3.2]
-    tile -> symbols         integers; rANS, with tables that networks of exact integer sums choose [6.1 to 6.5]
-    symbols -> latents      floats; so many steps from the mean that other networks expect [6.6]
+    tile -> symbols         integers; rANS, with tables that networks of exact integer sums choose [6.1 to 6.5, 6.12]
+    symbols -> latents      floats; so many steps from the mean that other networks expect [6.6, 6.13]
     latents -> samples      one network for the whole picture, here window by window [7]
     samples -> PNG
 
@@ -157,7 +157,7 @@ def read_alpha(payload: bytes, head: Head) -> np.ndarray:
 class Model:
     """[4] Graphs, arrays and tables, proven to be the ones that files need.
 
-    What is `known` of a tile goes by the names of the graphs' inputs and outputs [4.1], in arrays (channels, rows,
+    What is `known` of a tile goes by the names of the graphs' inputs and outputs [4.1, 4.5], in arrays (channels, rows,
     columns); a vector of the level is (channels, 1, 1).
     """
 
@@ -169,8 +169,10 @@ class Model:
         load = lambda graph: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.graphs = {name[:-5]: load(data) for name, data in files.items() if name.endswith(".onnx")}
         self.arrays = dict(np.load(BytesIO(files["tables.npz"]), allow_pickle=False))
-        self.passes = list(zip(ascii_lowercase, self.arrays["passes"].astype(bool), strict=False))
-        self.channels, self.halo = self.arrays["passes"].shape[1], entry["synthesis_halo"]
+        passes = self.arrays["passes"].astype(bool)
+        passes = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]  # [6.1]
+        self.passes = list(zip(ascii_lowercase, passes, strict=False))
+        self.channels, self.halo = passes.shape[1], entry["synthesis_halo"]
         self.limits = self.arrays["limits"].astype(int).tolist()
         # [6.2] constriction makes of weights that sum to 2^24 - n, n entries, frequencies floor(weight) + 1.
         rows = np.split(self.arrays["frequencies"], np.cumsum([2 * limit + 2 for limit in self.limits[1:-1]]))
@@ -190,7 +192,7 @@ class Model:
         return outputs
 
     def scale(self, letter: str, known: dict, level: int, *size: int) -> list[np.ndarray]:
-        """[6.5] The outputs of the scale graph of a pass; the last are table indexes."""
+        """[6.5, 6.12] The outputs of the scale graph of a pass; the last are table indexes."""
         vectors = {"z_scale": "z_scale", "feature_bias": "feature_bias", "index_bias": f"index_bias_{letter}"}
         known |= {name: self.vector(array, level) for name, array in vectors.items()}
         return self.run(f"scale_{letter}", known, *size)
@@ -266,11 +268,11 @@ def decode_tile(payload: bytes, height: int, width: int, level: int, model: Mode
 
     # [6.1] Every pass is told of the symbols before it. Floats have no say in this.
     known, codes = {"z": z}, []
-    parity = np.add.outer(np.arange(height), np.arange(width)) % 2
+    place = np.add.outer(2 * (np.arange(height) % 2), np.arange(width) % 2)
     y = np.zeros((model.channels, height, width), np.int32)
     for letter, pattern in model.passes:
         channels = np.flatnonzero(pattern.any(1))
-        mask = pattern[channels][:, parity]
+        mask = pattern[channels][:, place]
         *_, index = model.scale(letter, known, level, height, width)
         symbols = entropy.group(index * mask)
         known["magnitude"] = np.minimum(abs(symbols), 15)
@@ -278,7 +280,7 @@ def decode_tile(payload: bytes, height: int, width: int, level: int, model: Mode
         codes.append((letter, channels, mask, symbols.astype(np.float32)))
     entropy.finish()
 
-    # [6.6, 6.8] A symbol counts steps from the mean, which from the second pass on is told of latents, too.
+    # [6.6, 6.8, 6.13] A symbol counts steps from the mean, which from the second pass on is told of latents, too.
     step, y_hat = model.vector("step", level), np.zeros(y.shape, np.float32)
     for letter, channels, mask, symbols in codes:
         *_, mean = model.run(f"mean_{letter}", known, height, width)
@@ -351,8 +353,7 @@ def save(picture: Picture, target: Path) -> None:
             parts.append(chunk(kind, prefix + picture.metadata[name]))
     rows = picture.samples.reshape(height, -1)
     lines = np.full((height, 1 + rows.shape[1]), 2, np.uint8)  # filter 2: a row minus the one above
-    lines[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])
+    lines[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
     temporary = Path(f"{target}.{os.getpid()}.part")
     try:
         parts += [chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]

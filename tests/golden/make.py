@@ -2,7 +2,8 @@
 
     python tests/golden/make.py
 
-Run it after the shipped weights have changed, and look at the difference before it is committed.
+Run it after the shipped weights have changed, and look at the difference before it is committed. What older models
+coded stays as it is, in folders named after them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ README = """# Golden files
 Written by `python tests/golden/make.py`. A decoder must give the symbols of `expected.json` exactly and the pictures
 `*.png` within a peak difference of 2 and a root mean square difference of 0.5. It must refuse every file in `errors/`
 with the error that `errors/expected.json` names.
+
+They are files of the default model. Folders such as `fast.1/` hold the same as an older model coded it, and are never
+written again: what was a file once stays one. Before another model becomes the default, pictures and `expected.json`
+of this one go into a folder of its name.
 
 | file | what |
 |---|---|

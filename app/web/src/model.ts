@@ -23,7 +23,7 @@ interface Entry {
   coding?: string;
 }
 
-/** A run of channels, and for each parity of (row + column) whether a pass codes a channel there. */
+/** A run of channels, and for each position of a square of 2x2, row by row, whether a pass codes a channel there. */
 export interface Pass {
   from: number;
   to: number;
@@ -207,12 +207,15 @@ export class Models {
 
 const letterOf = (pass: number) => String.fromCharCode(97 + pass);
 
-function readPasses({ shape: [passes, channels], data }: NpyArray): Pass[] {
+/** What is stored is by position, or by parity of (row + column). */
+function readPasses({ shape: [passes, channels, places], data }: NpyArray): Pass[] {
+  const square = places === 4 ? [0, 1, 2, 3] : [0, 1, 1, 0];
   return Array.from({ length: passes }, (_, p) => {
-    const pattern = Uint8Array.from(data.subarray(p * channels * 2, (p + 1) * channels * 2));
-    const from = pattern.findIndex(Boolean) >> 1;
-    const to = (pattern.findLastIndex(Boolean) >> 1) + 1;
-    return { from, to, pattern: pattern.subarray(2 * from, 2 * to) };
+    const stored = (_: unknown, i: number) => Number(data[(p * channels + (i >> 2)) * places + square[i & 3]]);
+    const pattern = Uint8Array.from({ length: 4 * channels }, stored);
+    const from = pattern.findIndex(Boolean) >> 2;
+    const to = (pattern.findLastIndex(Boolean) >> 2) + 1;
+    return { from, to, pattern: pattern.subarray(4 * from, 4 * to) };
   });
 }
 

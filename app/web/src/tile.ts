@@ -79,9 +79,9 @@ function atPositions(
 ): void {
   let place = 0;
   for (let channel = from; channel < to; channel++) {
-    const coded = [0, 1].map((parity) => !!pattern[2 * (channel - from) + parity]);
+    const coded = [0, 1, 2, 3].map((position) => !!pattern[4 * (channel - from) + position]);
     for (let row = 0; row < height; row++) {
-      for (let column = 0; column < width; column++) visit(channel, coded[(row + column) & 1], place++);
+      for (let column = 0; column < width; column++) visit(channel, coded[2 * (row & 1) + (column & 1)], place++);
     }
   }
 }
