@@ -14,6 +14,7 @@ import torch
 
 from pixa import latents
 from pixa.app.measurements import read_picture
+from pixa.errors import UsageError
 from pixa.image import Analysed
 from pixa.models.registry import find_model
 from pixa.models.restore import restore
@@ -24,8 +25,15 @@ LEVELS = (0, 50, 100, 150, 200)
 
 @torch.no_grad()
 def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, float]:
-    """Level -> bytes of pictures (H, W, 3) uint8, each one tile of rounded latents, over bytes expected, minus 1."""
-    network = restore(find_model(model).folder).eval()
+    """Level -> bytes of pictures (H, W, 3) uint8, each one tile of rounded latents, over bytes expected, minus 1.
+
+    Raises:
+        UsageError: the model codes tokens, or frames that follow others.
+    """
+    entry = find_model(model)
+    if entry.intra or entry.coding != "latents":
+        raise UsageError(f"{entry.name} does not code pictures as latents")
+    network = restore(entry.folder).eval()
     coded, expected = dict.fromkeys(LEVELS, 0.0), dict.fromkeys(LEVELS, 0.0)
     for samples in pictures:
         height, width = (side // 64 * 64 for side in samples.shape[:2])

@@ -20,8 +20,9 @@ from pixa.app.metrics import BACKBONE, lpips, psnr_rgb
 from pixa.errors import PixaError, UsageError
 
 CODECS = ("pixa:vqgan", "pixa:fast", "avif", "webp", "jpeg")
-QUALITIES = (20.0, 50.0)
-CROP, ENLARGEMENT, EDGE, CAPTION = 192, 2, 8, 44
+QUALITIES = (50.0, 80.0)
+CROP, COLUMNS, EDGE, CAPTION = 256, 3, 8, 40
+WEBP = 82  # quality of the sheets, far above what differs between panels
 TOLERANCE = 1.02
 
 
@@ -92,16 +93,15 @@ def detail_of(samples: np.ndarray, word: str = "") -> Detail:
 
 
 def sheet(original: np.ndarray, shown: Sequence[Panel], place: Detail) -> Image.Image:
-    """The detail of the original and of every panel in a row, enlarged without smoothing."""
-    cell = ENLARGEMENT * CROP
-    columns = [("original", "", original), *((p.name, f"{p.size:,} bytes{p.note}", p.samples) for p in shown)]
-    result = Image.new("RGB", (EDGE + len(columns) * (cell + EDGE), CAPTION + cell + EDGE), "white")
-    draw, font = ImageDraw.Draw(result), ImageFont.load_default(size=16)
-    for number, (name, size, samples) in enumerate(columns):
-        left = EDGE + number * (cell + EDGE)
-        draw.text((left, 4), f"{name}\n{size}", fill="black", font=font)
-        enlarged = Image.fromarray(np.ascontiguousarray(place.of(samples)))
-        result.paste(enlarged.resize((cell, cell), Image.Resampling.NEAREST), (left, CAPTION))
+    """The detail of the original and of every panel, pixel by pixel, in rows of `COLUMNS`."""
+    cells = [("original", "", original), *((p.name, f"{p.size:,} bytes{p.note}", p.samples) for p in shown)]
+    width, height = CROP + EDGE, CAPTION + CROP + EDGE
+    result = Image.new("RGB", (EDGE + COLUMNS * width, -(-len(cells) // COLUMNS) * height), "white")
+    draw, font = ImageDraw.Draw(result), ImageFont.load_default(size=15)
+    for number, (name, size, samples) in enumerate(cells):
+        left, top = EDGE + number % COLUMNS * width, number // COLUMNS * height
+        draw.text((left, top + 2), f"{name}\n{size}", fill="black", font=font)
+        result.paste(Image.fromarray(np.ascontiguousarray(place.of(samples))), (left, top + CAPTION))
     return result
 
 
@@ -139,9 +139,10 @@ def page(pictures: Sequence[str], codecs: Sequence[str], qualities: Sequence[flo
         place = detail_of(original, word)
         for quality in qualities:
             shown = panels(original, known, quality)
-            file = f"{Path(name).stem}-q{quality:g}.png"
-            sheet(original, shown, place).save(folder / file, optimize=True)
-            lines += ["", f"## {Path(name).stem}, quality {quality:g}", "", f"![]({folder.name}/{file})", ""]
+            file = f"{Path(name).stem}-{place.left}-{place.top}-q{quality:g}.webp"
+            sheet(original, shown, place).save(folder / file, quality=WEBP, method=6)
+            title = f"{Path(name).stem} at {place.left},{place.top}, quality {quality:g}"
+            lines += ["", f"## {title}", "", f"![]({folder.name}/{file})", ""]
             lines += ["| codec | bytes | bpp | PSNR | LPIPS |", "|---|---|---|---|---|"]
             lines += [f"| {' | '.join(panel.facts(original))} |" for panel in shown]
     return "\n".join(lines) + "\n"

@@ -85,8 +85,8 @@ class Decoder:
             raise Corrupt("a tile does not end in a word other than zero")
         self.payload, self.tables, self.coder = payload, tables, AnsCoder(words)
 
-    def decode(self, indexes: np.ndarray) -> np.ndarray:
-        """The next group: flat uint8 indexes -> flat int32 symbols."""
+    def decode(self, indexes: np.ndarray, dtype: type = np.int32) -> np.ndarray:
+        """The next group: flat uint8 indexes -> flat symbols of a type that holds them."""
         runs = by_table(indexes)
         entries = np.empty(len(runs.positions), np.int32)
         try:
@@ -98,7 +98,7 @@ class Decoder:
         entries -= limits
         for place in np.flatnonzero(entries > limits):
             entries[place] = self.escape(int(limits[place]))
-        symbols = np.zeros(len(indexes), np.int32)
+        symbols = np.zeros(len(indexes), dtype)
         symbols[runs.positions] = entries
         return symbols
 

@@ -111,7 +111,11 @@ def rebuilt(
                     raise
                 lost.append(number)
             else:
-                y_hat[:, *place], known[place] = symbols.reconstruct(nets), True
+                part, known[place] = symbols.reconstruct(nets), True
+                if part.shape == y_hat.shape:
+                    y_hat = part
+                else:
+                    y_hat[:, *place] = part
     if not known.any():
         raise Corrupt("no tile of the picture is left")
     return y_hat if known.all() else fill(y_hat, known)

@@ -181,16 +181,18 @@ class TileSymbols:
         z_index = z_table_indexes(level, nets, shape, self.still)
         z = decoder.decode(z_index.ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
         self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
-        self.y = np.zeros((1, channels, height, width), np.float32)
-        self.z, self.level, self.means = z, level, []
+        self.shape = (1, channels, height, width)
+        self.z, self.level, self.symbols, self.means = z, level, [], []
         self.passes = [p for p in passes(nets, height, width) if p.channels.stop <= channels]
-        for p, (own, mask) in enumerate(self.passes):
-            index = table_indexes(p, self.memory, level, nets, mask, self.still)
-            if ahead and past is None:
+        for p, (_, mask) in enumerate(self.passes):
+            if ahead and p and past is None:
                 self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
-            symbols = decoder.decode(index.ravel()).reshape(index.shape).astype(np.float32)
+            index = table_indexes(p, self.memory, level, nets, mask, self.still)
+            if ahead and not p and past is None:  # the first mean needs the features that its tables are made of
+                self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
+            symbols = decoder.decode(index.ravel(), np.float32).reshape(index.shape)
             self.memory["magnitude"] = magnitude(symbols)
-            self.y[:, own] += symbols
+            self.symbols.append(symbols)
         if len(self.passes) == len(nets.passes):
             decoder.finish()
 
@@ -201,10 +203,18 @@ class TileSymbols:
             memory = known | memory | {"y_hat": self.rebuilt(p - 1, mean, nets, {})}
         return nets.mean(p, memory, beside=True), memory
 
+    @property
+    def y(self) -> np.ndarray:
+        """Symbols (1, channels, h, w), float32."""
+        y = np.zeros(self.shape, np.float32)
+        for (channels, _), symbols in zip(self.passes, self.symbols, strict=True):
+            y[:, channels] += symbols
+        return y
+
     def rebuilt(self, p: int, mean: np.ndarray, nets: Nets, known: Memory) -> np.ndarray:
         """What pass p makes known of y_hat, or of its residual in a tile that follows another."""
         channels, mask = self.passes[p]
-        rebuilt = self.y[:, channels] * nets.vector("step", self.level)[:, channels]
+        rebuilt = self.symbols[p] * nets.vector("step", self.level)[:, channels]
         rebuilt += mean
         rebuilt = inter.kept(rebuilt, known, self.still, channels)
         rebuilt *= mask
@@ -212,11 +222,17 @@ class TileSymbols:
 
     def reconstruct(self, nets: Nets) -> np.ndarray:
         """y_hat (M, h, w)."""
+        if self.means:
+            y_hat = self.y
+            y_hat *= nets.vector("step", self.level)[:, : y_hat.shape[1]]
+            for (channels, mask), ahead in zip(self.passes, self.means, strict=True):
+                mean, _ = ahead.result()
+                y_hat[:, channels] += np.multiply(mean, mask, out=mean)
+            return y_hat[0]
         known = {} if self.past is None else inter.expected(self.past, self.motion, self.level, nets)
-        memory, y_hat = self.memory | known, np.zeros_like(self.y)
+        memory, y_hat = self.memory | known, np.zeros(self.shape, np.float32)
         for p, (channels, _) in enumerate(self.passes):
-            mean = self.means[p].result()[0] if self.means else nets.mean(p, memory)
-            memory["y_hat"] = self.rebuilt(p, mean, nets, known)
+            memory["y_hat"] = self.rebuilt(p, nets.mean(p, memory), nets, known)
             y_hat[:, channels] += memory["y_hat"]
         return inter.followed(y_hat, known, self.still)[0]
 
@@ -256,7 +272,8 @@ def table_indexes(
 
 def magnitude(symbols: np.ndarray) -> np.ndarray:
     """What later passes see of symbols when they choose tables."""
-    return np.minimum(np.abs(symbols), CONTEXT_MAX)
+    sizes = np.abs(symbols)
+    return np.minimum(sizes, CONTEXT_MAX, out=sizes)
 
 
 def seen(past: inter.Past) -> Memory:

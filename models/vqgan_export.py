@@ -1,4 +1,4 @@
-"""Export of a trained `vqgan`: `python -m pixa.models.vqgan_export CHECKPOINT TAG WIRE_ID`.
+"""Export of a trained `vqgan`: `python -m pixa.models.vqgan_export CHECKPOINT TAG WIRE_ID`, and the way back.
 
 Writes weights/vqgan.TAG and its entry of the manifest, as `pixa.models.export` does for the other models. The entropy
 model goes into tables.npz as integers: it is so small, and is asked for so few positions at a time, that products of
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from pixa.bitstream.categorical import frequencies
 from pixa.bitstream.tables import integer_frequencies
 from pixa.models import checkpoint
-from pixa.models.exact import ACT_BITS, ACT_MAX, Exact
+from pixa.models.exact import ACT_BITS, ACT_MAX, WEIGHT_BITS, Exact
 from pixa.models.export import enter, exact
 from pixa.models.layers import LEVELS
+from pixa.models.restore import parameters, stored
 from pixa.models.token_prior import TokenPrior
 from pixa.models.vqgan import GRIDS, NESTED, Vqgan, VqganConfig, spread
 from pixa.models.vqgan_graphs import analysis, synthesis
@@ -44,6 +45,45 @@ def load(path: Path) -> Vqgan:
     checkpoint.fit(model, state["ema"], path)
     model.settled = True
     return model.eval()
+
+
+@torch.no_grad()
+def restore(folder: Path) -> Vqgan:
+    """The model whose export lies in `folder`, to go on training; its tokens are not settled.
+
+    Raises:
+        ValueError: the files do not have the widths of the stored configuration, or are another model's.
+    """
+    record = json.loads((folder / "export.json").read_text())
+    if record.get("model") != "vqgan":
+        raise ValueError(f"{folder} holds no vqgan")
+    model = Vqgan(VqganConfig(**record["config"]))
+    for network in (analysis(model), synthesis(model)):
+        values = stored(folder / f"{network.name}.onnx")
+        for (_, _, parameter), value in zip(parameters(*network.layers), values, strict=True):
+            parameter.copy_(value.view_as(parameter))
+    model.g_a[0].weight.mul_(255)
+    model.g_a[0].bias.add_(0.5 * model.g_a[0].weight.sum(1))
+
+    with np.load(folder / "tables.npz", allow_pickle=False) as file:
+        arrays = {name: torch.from_numpy(array.astype(np.float32)) for name, array in file.items()}
+    pyramid, prior = model.pyramid, model.prior
+    for k, down, up in zip((4, 2), pyramid.down, pyramid.up, strict=False):
+        for kind in ("weight", "bias"):
+            getattr(down, kind).copy_(arrays[f"down{k}_{kind}"])
+            getattr(up.pointwise, kind).copy_(arrays[f"up{k}_{kind}"])
+    for grid, (book, digits) in enumerate(zip(pyramid.codebooks, prior.digits, strict=True)):
+        book.codes.copy_(arrays["codes"][grid])
+        book.total.copy_(book.codes * book.count[:, None])
+        digits.code_embedding.copy_(arrays["code_looks"][grid] / 2**ACT_BITS)
+        digits.group_embedding.copy_(arrays["group_looks"][grid] / 2**ACT_BITS)
+        digits.known_group.copy_(arrays["known_group"][grid] / digits.inner.bias_unit)
+    for name, layer in layer_names(prior).items():
+        layer.weight.copy_(arrays[f"{name}_weight"] / 2**WEIGHT_BITS)
+        layer.bias.copy_(arrays[f"{name}_bias"] / layer.bias_unit)
+    prior.map_logits.copy_(arrays["map_frequencies"].log())
+    model.log_trade.copy_(arrays["trade"].log())
+    return model
 
 
 def layer_names(prior: TokenPrior) -> dict[str, Exact]:

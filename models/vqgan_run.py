@@ -27,6 +27,7 @@ from pixa.models.lpips import load_lpips
 from pixa.models.perceptual import load_vgg
 from pixa.models.run import Run, TrainConfig
 from pixa.models.vqgan import GRIDS, NESTED, Tokens, Vqgan, VqganConfig
+from pixa.models.vqgan_export import restore
 
 EVAL_LEVELS = (20, 50, 80, 110, 140, 170, 200)
 EVAL_CROP = 384
@@ -93,7 +94,12 @@ class VqganRun(Run):
     def build(self) -> Vqgan:
         config = self.config
         self.mixed = "cuda" in self.device
-        model = Vqgan(VqganConfig(c=config.width), mixed=self.mixed).to(self.device)
+        start = Path(config.start) if config.start and not self.path.exists() else None
+        model = restore(start) if start and start.is_dir() else Vqgan(VqganConfig(c=config.width))
+        if model.config.c != config.width:
+            raise ValueError(f"{start} needs --width {model.config.c}")
+        model.mixed = self.mixed
+        model = model.to(self.device)
         self.discriminator = Discriminator(config.discriminator_width).to(
             self.device, memory_format=torch.channels_last
         )
@@ -101,11 +107,10 @@ class VqganRun(Run):
         self.adversary_optimizer = adam(self.discriminator, config.lr / 2, (0.5, 0.9))
         self.prior_optimizer = adam(model.prior, config.prior_lr, (0.9, 0.98))
         self.restarts = 0
-        if config.start and not self.path.exists():
-            state = checkpoint.load(Path(config.start), self.device)
-            checkpoint.fit(model, state["ema"], Path(config.start))
-        else:
+        if start is None:
             model.start_from_dct(self.draw(START_CROPS))
+        elif not start.is_dir():
+            checkpoint.fit(model, checkpoint.load(start, self.device)["ema"], start)
         return model
 
     def extras(self) -> dict:

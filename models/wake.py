@@ -15,7 +15,7 @@ from torch import nn
 
 from pixa.models.layers import Block
 
-SIGNAL = 0.25  # standard deviation of what a woken unit sees
+SIGNAL = 0.02  # standard deviation of what a woken unit sees; a step that moves hundreds of louder ones would undo more
 
 
 @torch.no_grad()
