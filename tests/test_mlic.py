@@ -199,8 +199,8 @@ class TestTrainer:
         data = ["--data", str(out / "data"), "--out", str(out / "run"), "--crop", "64", "--held-out", "1"]
         return main([*data, "--batch", "1", "--threads", "1", "--model", "mlic", *words])
 
-    def test_grows_from_fast_is_trained_exported_and_restored(self, photo, tmp_path, model):
-        assert self.run(photo, tmp_path, "--minutes", "0", "--start", str(model.entry.folder)) == 0
+    def test_grows_from_fast_is_trained_exported_and_restored(self, photo, tmp_path):
+        assert self.run(photo, tmp_path, "--minutes", "0", "--start", str(find_model("fast.1").folder)) == 0
         line = json.loads((tmp_path / "run" / "log.jsonl").read_text())
         assert line["step"] == 0
         assert min(psnr for _, _, psnr in line["level_bpp_psnr"]) > 20
