@@ -1,5 +1,5 @@
-"""What a token costs: `python -m pixa.app.token_costs PICTURE...` compares the bits that a token takes in files with
-the logarithm of the size of its codebook, with a static table and with zlib."""
+"""What a token costs: `python -m pixa.app.token_costs PICTURE...` compares the bits that a token has by the
+entropy model and takes in files with the logarithm of the size of its codebook, with a static table and with zlib."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pixa.app.measurements import read_picture
+from pixa.bitstream.tables import TOTAL
 from pixa.decoder import Decoder
 from pixa.errors import PixaError, UsageError
 from pixa.image import encode_picture, tile_slices
@@ -21,15 +22,27 @@ from pixa.pixels import Picture
 GRIDS = ("1/32", "1/16", "1/8")
 
 
-def tokens_of(decoder: Decoder) -> list[list[np.ndarray]]:
-    """The tokens of every tile, by grid, and last its map; all flat."""
-    coder, found = decoder.nets.coder, []
+def tokens_of(decoder: Decoder) -> tuple[list[list[np.ndarray]], np.ndarray]:
+    """The tokens of every tile, by grid, and last its map, all flat; and what the entropy model gives the tokens, bits
+    by grid."""
+    nets, level, found, bits = decoder.nets, decoder.head.level, [], np.zeros(len(GRIDS))
+    coder, nested, side = nets.coder, bool(nets.arrays["nested"][level]), nets.arrays["known_group"].shape[1]
+
     for tile, place in zip(decoder.tiles, tile_slices(decoder.head, coder), strict=True):
-        shape = (s.stop - s.start for s in place)
-        symbols = coder.TileSymbols(tile, decoder.nets.channels, *shape, decoder.head.level, decoder.nets)
+        symbols = coder.TileSymbols(tile, nets.channels, *(s.stop - s.start for s in place), level, nets)
+
+        def take(
+            grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool, index=symbols.index
+        ):
+            tokens = index[grid][rows, columns]
+            digits = tokens if nested else tokens % side if member else tokens // side
+            bits[grid] += np.log2(TOTAL / rates[np.arange(len(rates)), digits]).sum()
+            return digits
+
+        nets.prior.walk(symbols.stop, nested, take)
         grids = [index[coder.spread(symbols.stop >= grid, 1 << grid)] for grid, index in enumerate(symbols.index)]
         found.append([*grids, symbols.stop.ravel()])
-    return found
+    return found, bits
 
 
 def static_bits(tokens: np.ndarray) -> float:
@@ -50,14 +63,15 @@ def report(paths: Sequence[Path], model: str, quality: float) -> str:
     Raises:
         UsageError: the model has no tokens.
     """
-    tiles, coded, zipped, pixels = [], 0, 0, 0
+    tiles, coded, zipped, pixels, modelled = [], 0, 0, 0, np.zeros(len(GRIDS))
     for path in paths:
         samples = read_picture(path)
         decoder = Decoder(encode_picture(Picture(samples), quality, model=model))
         if decoder.nets.entry.coding != "tokens":
             raise UsageError(f"{model} has no tokens")
-        found = tokens_of(decoder)
+        found, bits = tokens_of(decoder)
         tiles += found
+        modelled += bits
         zipped += zlib_bytes(found)
         coded += sum(map(len, decoder.tiles))
         pixels += samples.shape[0] * samples.shape[1]
@@ -65,17 +79,22 @@ def report(paths: Sequence[Path], model: str, quality: float) -> str:
     count = sum(map(len, grids))
     nested = bool(decoder.nets.arrays["nested"][decoder.head.level])
     size = decoder.nets.arrays["centroids" if nested else "codes"].shape[1]
+    static = [static_bits(tokens) for tokens in grids]
     costs = {
         f"log2 of {size} codes, the map left out": math.log2(size),
-        "a static table, the map left out": sum(map(static_bits, grids)) / count,
+        "a static table, the map left out": sum(static) / count,
+        "the entropy model, the map left out": modelled.sum() / count,
         "zlib, level 9": 8 * zipped / count,
         "in the files": 8 * coded / count,
     }
     lines = [f"{len(paths)} pictures, {model}, quality {quality:g}: {count} tokens, {8 * coded / pixels:.4f} bpp"]
     lines += [f"{cost:8.3f} bits a token  {name}" for name, cost in costs.items()]
-    for name, tokens in zip(GRIDS, grids, strict=True):
-        used = len(np.unique(tokens))
-        lines.append(f"grid {name}: {len(tokens)} tokens, {100 * used / size:.0f}% of the codes in use")
+    for name, tokens, *bits in zip(GRIDS, grids, static, modelled, strict=True):
+        table, own = np.array(bits) / max(len(tokens), 1)
+        lines.append(
+            f"grid {name}: {len(tokens)} tokens, {100 * len(np.unique(tokens)) / size:.0f}% of the codes in use, "
+            f"{table:.3f} bits by a static table, {own:.3f} by the entropy model"
+        )
     return "\n".join(lines)
 
 

@@ -44,9 +44,11 @@ def by_table(indexes: np.ndarray) -> Runs:
     """The runs of a flat uint8 array of table indexes."""
     coded = np.flatnonzero(indexes != 0)  # of booleans, which numpy finds six times as fast
     used = indexes[coded]
-    counts = np.bincount(used)
+    order = np.argsort(used, kind="stable")
+    ends = np.searchsorted(used[order], np.arange(257, dtype=np.uint16))
+    counts = np.diff(ends)
     tables = np.flatnonzero(counts)
-    return Runs(coded[np.argsort(used, kind="stable")], tables, counts[tables])
+    return Runs(coded[order], tables, counts[tables])
 
 
 def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes:
@@ -99,7 +101,7 @@ class Decoder:
         for place in np.flatnonzero(entries > limits):
             entries[place] = self.escape(int(limits[place]))
         symbols = np.zeros(len(indexes), dtype)
-        symbols[runs.positions] = entries
+        symbols[runs.positions] = entries.astype(dtype)
         return symbols
 
     def escape(self, limit: int) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from dataclasses import replace
 from functools import cache
 from math import isinf
 from string import ascii_lowercase
+from threading import Lock
 
 import numpy as np
 import onnxruntime as ort
@@ -46,6 +49,7 @@ class OnnxModel:
     def __init__(self, entry: ModelEntry, threads: int = 0, optimise: bool = True):
         self.entry, self.threads, self.optimise = entry, threads, optimise
         self.sessions: dict[tuple[str, bool], ort.InferenceSession] = {}
+        self.loading = Lock()
         check_files(entry)
         with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
             self.arrays = dict(arrays)
@@ -54,16 +58,28 @@ class OnnxModel:
 
     def session(self, graph: str, beside: bool = False) -> ort.InferenceSession:
         """A graph ready to run, `beside` other work with one thread."""
-        if session := self.sessions.get((graph, beside)):
-            return session
+        with self.loading:
+            if (graph, beside) not in self.sessions:
+                self.sessions[graph, beside] = self.load(graph, beside)
+            return self.sessions[graph, beside]
+
+    def load(self, graph: str, beside: bool) -> ort.InferenceSession:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1 if beside else self.threads
+        options.intra_op_num_threads = 1 if beside or self.in_integers(graph) else self.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not self.optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        content = (self.entry.folder / f"{graph}.onnx").read_bytes()
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        return self.sessions.setdefault((graph, beside), session)
+        content = (self.entry.folder / f"{'native_' * self.in_integers(graph)}{graph}.onnx").read_bytes()
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def in_integers(self, graph: str) -> bool:
+        """Whether a graph is run in its native form of integers, which more threads than one do not make faster."""
+        return graph.startswith("scale") and f"native_{graph}.onnx" in self.entry.native
+
+    @property
+    def cores(self) -> int:
+        """How many threads there may be."""
+        return self.threads or os.cpu_count() or 1
 
     def prepare(self) -> None:
         """Make what the coder needs of the arrays."""
@@ -89,8 +105,13 @@ class OnnxModel:
             for output in (*(memory[name] for name in self.outputs(f"scale_{ascii_lowercase[p]}")[:-1]), index):
                 digest.update(output.astype(np.uint8).tobytes())
             memory["magnitude"] = self.arrays["test_magnitude"][:, pattern.any(1)].astype(np.float32)
-        if digest.digest() != self.arrays["test_sha256"].tobytes():
+        if digest.digest() == self.arrays["test_sha256"].tobytes():
+            return
+        if not self.entry.native:
             raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
+        self.entry = replace(self.entry, native=())  # its floats may be exact where its integers are not
+        self.sessions.clear()
+        self.self_test()
 
     def run(self, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
         """The outputs of a graph; `beside` as for `session`."""
@@ -109,14 +130,14 @@ class OnnxModel:
         """(H, W, 3) uint8, sides multiples of 16 -> y (M, H/16, W/16)."""
         return self.run("analysis", picture=picture[None])[0][0]
 
-    def synthesis(self, y_hat: np.ndarray, level: int) -> np.ndarray:
-        """y_hat (M, h, w) -> (16h, 16w, 3) uint8."""
-        graph = NATIVE if self.entry.native and self.calm(y_hat) else "synthesis"
-        return self.run(graph, y_hat=y_hat[None], vector=self.vector("vector", level))[0][0]
+    def synthesis(self, y_hat: np.ndarray, level: int, beside: bool = False) -> np.ndarray:
+        """y_hat (M, h, w) -> (16h, 16w, 3) uint8; `beside` as for `session`."""
+        graph = NATIVE if self.entry.native and self.calm(y_hat, beside) else "synthesis"
+        return self.run(graph, beside, y_hat=y_hat[None], vector=self.vector("vector", level))[0][0]
 
-    def calm(self, y_hat: np.ndarray) -> bool:
+    def calm(self, y_hat: np.ndarray, beside: bool) -> bool:
         """Whether the native graph shows latents y_hat (M, h, w) as the whole synthesis does: `pixa.models.native`."""
-        facts = self.session(NATIVE).get_modelmeta().custom_metadata_map
+        facts = self.session(NATIVE, beside).get_modelmeta().custom_metadata_map
         if isinf(limit := float(facts["limit"])):
             return True
         squares = np.square(y_hat)
@@ -186,9 +207,9 @@ class TokenModel(OnnxModel):
         if digest.digest() != self.arrays["test_sha256"].tobytes():
             raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
 
-    def synthesis(self, y_hat: np.ndarray, level: int) -> np.ndarray:
-        """y_hat (d + 3, h, w), sides even -> (8h, 8w, 3) uint8."""
-        return self.run("synthesis", y_hat=y_hat[None])[0][0]
+    def synthesis(self, y_hat: np.ndarray, level: int, beside: bool = False) -> np.ndarray:
+        """y_hat (d + 3, h, w), sides even -> (8h, 8w, 3) uint8; `beside` as for `session`."""
+        return self.run("synthesis", beside, y_hat=y_hat[None])[0][0]
 
 
 KINDS = {"latents": OnnxModel, "tokens": TokenModel}
@@ -200,8 +221,7 @@ def check_files(entry: ModelEntry) -> None:
     Raises:
         ModelMissing: a file is missing or altered.
     """
-    native = [f"{NATIVE}.onnx"] if entry.native else []
-    for names, expected in ((entry.decoder, entry.hash), (native, entry.native)):
+    for names, expected in ((entry.decoder, entry.hash), (entry.native, entry.native_hash)):
         digest = hashlib.sha256()
         for name in names:
             path = entry.folder / name

@@ -20,12 +20,13 @@ from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
 from pixa.conceal import fill
 from pixa.errors import Corrupt, UsageError
-from pixa.latents import STRIDE
 from pixa.models.registry import find_model
 from pixa.pixels import Picture
+from pixa.windows import Window, pixel_slices, window_slices
 
 TILE_LOG2 = 10
-WINDOW = 128  # latent positions a side
+WINDOW = 128  # latent positions a side, at most
+THIN = 8  # halos that a window of a thread of its own is to be wide
 SEARCH_STEPS = {7: 60, 8: 120, 9: 240}  # by effort
 SPARSE_LEVEL = 40  # up to this one so few symbols are coded that trading each for bits takes no time
 METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
@@ -85,50 +86,77 @@ def decode_samples(
     Raises:
         Corrupt: a tile contradicts itself and `lost` is None, or no tile is left.
     """
-    y_hat = rebuilt(head, tiles, nets, lost)
-    samples = np.empty((head.height, head.width, 3 if head.colour else 1), np.uint8)
-    for target, rgb in synthesised(nets, y_hat, head.level, samples, progress):
-        target[:] = rgb
+    with helpers(nets) as pool:
+        y_hat = rebuilt(head, tiles, nets, pool, lost)
+        samples = np.empty((head.height, head.width, 3 if head.colour else 1), np.uint8)
+        for target, rgb in synthesised(nets, y_hat, head.level, samples, pool, progress):
+            target[:] = rgb
     return samples
 
 
+def helpers(nets: OnnxModel) -> ThreadPoolExecutor:
+    """Threads beside the one that asks for them."""
+    return ThreadPoolExecutor(max(1, nets.cores - 1))
+
+
 def rebuilt(
-    head: Head, tiles: Sequence[bytes], nets: OnnxModel, lost: list[int] | None = None, channels: int | None = None
+    head: Head,
+    tiles: Sequence[bytes],
+    nets: OnnxModel,
+    pool: ThreadPoolExecutor,
+    lost: list[int] | None = None,
+    channels: int | None = None,
 ) -> np.ndarray:
-    """Latents y_hat (C, h, w) of an image's tiles, or the first channels of them; `lost` and errors as
-    `decode_samples`."""
+    """Latents y_hat (C, h, w) of an image's tiles, or the first channels of them; `pool` as of `helpers`, `lost` and
+    errors as `decode_samples`."""
     size = latent_size(head.width, head.height, nets.coder)
     y_hat = np.zeros((channels or nets.rebuilt_channels, *size), np.float32)
     known = np.zeros(y_hat.shape[1:], bool)
-    with ThreadPoolExecutor(1) as ahead:
-        options = {"ahead": ahead} if nets.coder is latents and nets.threads != 1 else {}
-        for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
-            shape = (s.stop - s.start for s in place)
-            try:
-                symbols = nets.coder.TileSymbols(tile, channels or nets.channels, *shape, head.level, nets, **options)
-            except Corrupt:
-                if lost is None:
-                    raise
-                lost.append(number)
+    options = {"ahead": pool} if nets.coder is latents and nets.cores > 1 else {}
+    for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
+        shape = (s.stop - s.start for s in place)
+        try:
+            symbols = nets.coder.TileSymbols(tile, channels or nets.channels, *shape, head.level, nets, **options)
+        except Corrupt:
+            if lost is None:
+                raise
+            lost.append(number)
+        else:
+            part, known[place] = symbols.reconstruct(nets), True
+            if part.shape == y_hat.shape:
+                y_hat = part
             else:
-                part, known[place] = symbols.reconstruct(nets), True
-                if part.shape == y_hat.shape:
-                    y_hat = part
-                else:
-                    y_hat[:, *place] = part
+                y_hat[:, *place] = part
     if not known.any():
         raise Corrupt("no tile of the picture is left")
     return y_hat if known.all() else fill(y_hat, known)
 
 
 def synthesised(
-    nets: OnnxModel, y_hat: np.ndarray, level: int, samples: np.ndarray, progress: Progress | None = None
+    nets: OnnxModel,
+    y_hat: np.ndarray,
+    level: int,
+    samples: np.ndarray,
+    pool: ThreadPoolExecutor,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The windows of samples (H, W, 1 or 3), each with what latents y_hat (C, h, w) show there, of the same shape."""
-    windows, stride = list(window_slices(*y_hat.shape[1:], nets.entry.synthesis_halo)), nets.coder.STRIDE
-    for done, (inner, outer, core) in enumerate(windows):
-        rgb = nets.synthesis(np.ascontiguousarray(y_hat[:, *outer]), level)[pixel_slices(core, stride)]
-        target = samples[pixel_slices(inner, stride)]
+    windows, at_a_time = shared_windows(nets, *y_hat.shape[1:])
+    stride = nets.coder.STRIDE
+
+    def show(window: Window) -> np.ndarray:
+        _, outer, core = window
+        part = np.ascontiguousarray(y_hat[:, *outer])
+        return nets.synthesis(part, level, beside=at_a_time > 1)[pixel_slices(core, stride)]
+
+    others = []
+    for done, window in enumerate(windows):
+        if done % at_a_time:
+            rgb = others.pop(0).result()
+        else:
+            others = [pool.submit(show, other) for other in windows[done + 1 : done + at_a_time]]
+            rgb = show(window)
+        target = samples[pixel_slices(window.inner, stride)]
         rgb = rgb[: target.shape[0], : target.shape[1]]
         yield target, rgb if samples.shape[2] == 3 else np.rint(rgb.mean(2, dtype=np.float32, keepdims=True))
         if progress:
@@ -139,7 +167,7 @@ def analysed(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = No
     """Latents y (C, h, w) of samples (H, W, 3) uint8, window by window."""
     height, width = latent_size(colour.shape[1], colour.shape[0], nets.coder)
     y, stride = np.empty((nets.channels, height, width), np.float32), nets.coder.STRIDE
-    windows = list(window_slices(height, width, nets.entry.analysis_halo))
+    windows = list(window_slices(height, width, nets.entry.analysis_halo, WINDOW, WINDOW))
     for done, (inner, outer, core) in enumerate(windows):
         pixels = colour[pixel_slices(outer, stride)]
         missing = [(0, (s.stop - s.start) * stride - n) for s, n in zip(outer, pixels.shape, strict=False)]
@@ -230,23 +258,19 @@ def tile_slices(head: Head, coder: ModuleType = latents) -> Iterator[tuple[slice
             yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
 
 
-def window_slices(height: int, width: int, halo: int) -> Iterator[tuple[tuple, tuple, tuple]]:
-    """(inner, outer, core) of every window: its latents, the same with the halo, and where inner lies in outer."""
-    for top in range(0, height, WINDOW):
-        for left in range(0, width, WINDOW):
-            inner, outer, core = [], [], []
-            for start, size in ((top, height), (left, width)):
-                stop = min(start + WINDOW, size)
-                low, high = max(0, start - halo), min(size, stop + halo)
-                inner.append(slice(start, stop))
-                outer.append(slice(low, high))
-                core.append(slice(start - low, stop - low))
-            yield tuple(inner), tuple(outer), tuple(core)
+def shared_windows(nets: OnnxModel, height: int, width: int) -> tuple[list[Window], int]:
+    """Windows of nearly equal size for a synthesis, and how many of them to work on at a time, a thread each.
 
-
-def pixel_slices(latent: tuple[slice, slice], stride: int = STRIDE) -> tuple[slice, slice]:
-    """Latent slices in pixels."""
-    return tuple(slice(s.start * stride, s.stop * stride) for s in latent)
+    Threads that work on one window hand each other what they compute, and where their cores have no cache in common
+    that takes half as long again. Only where windows would be small next to their halo all work on one.
+    """
+    at_a_time, halo, unit = nets.cores, nets.entry.synthesis_halo, nets.coder.ALIGN
+    cuts, longer = [-(-size // WINDOW) for size in (height, width)], int(width > height)
+    if (height, width)[longer] < THIN * halo * at_a_time * cuts[longer]:
+        at_a_time = 1
+    cuts[longer] *= at_a_time
+    sides = (unit * -(-size // (unit * n)) for size, n in zip((height, width), cuts, strict=True))
+    return list(window_slices(height, width, halo, *sides)), at_a_time
 
 
 def encode_alpha(alpha: np.ndarray) -> bytes:

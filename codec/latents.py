@@ -62,11 +62,12 @@ class Pass(NamedTuple):
 
 def passes(nets: Nets, height: int, width: int) -> Iterator[Pass]:
     """The passes over a tile of (height, width) latents."""
-    place = np.add.outer(2 * (np.arange(height) % 2), np.arange(width) % 2)
+    squares = -(-height // 2), -(-width // 2)
     for pattern in nets.passes:
         own = np.flatnonzero(pattern.any(1))
         channels = slice(own[0], own[-1] + 1)
-        yield Pass(channels, pattern[channels][:, place][None])
+        mask = np.tile(pattern[channels].reshape(1, -1, 2, 2), (1, 1, *squares))
+        yield Pass(channels, mask[:, :, :height, :width])
 
 
 def round_half_up(x: np.ndarray, limit: int) -> np.ndarray:

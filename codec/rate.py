@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pixa.errors import UsageError
-from pixa.image import SEARCH_STEPS, Analysed, Progress, synthesised
+from pixa.image import SEARCH_STEPS, Analysed, Progress, helpers, synthesised
 from pixa.pixels import Picture
 
 LEVELS = range(201)
@@ -141,6 +141,7 @@ def peak_snr(analysed: Analysed, y_hat: np.ndarray, level: int) -> float:
     """PSNR in dB of the colour samples a decoder will show."""
     colour = analysed.picture.colour
     error = 0.0
-    for original, shown in synthesised(analysed.nets, y_hat, level, colour):
-        error += np.square(original.astype(np.float32) - shown).sum(dtype=np.float64)
+    with helpers(analysed.nets) as pool:
+        for original, shown in synthesised(analysed.nets, y_hat, level, colour, pool):
+            error += np.square(original.astype(np.float32) - shown).sum(dtype=np.float64)
     return 10 * np.log10(255**2 * colour.size / max(error, 1e-9))

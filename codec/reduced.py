@@ -16,7 +16,7 @@ from pixa.backends import OnnxModel
 from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
 from pixa.bitstream.headers import Head
 from pixa.errors import ModelMissing
-from pixa.image import Progress, decode_samples, encode_picture, rebuilt
+from pixa.image import Progress, decode_samples, encode_picture, helpers, rebuilt
 from pixa.models.registry import ModelEntry
 from pixa.pixels import Picture
 
@@ -48,7 +48,8 @@ def decode_reduced(
     if not nets.entry.reduced:
         return average(decode_samples(head, tiles, nets, progress, lost), factor)
     weight, bias = synthesis(nets.entry, factor)
-    y_hat = rebuilt(head, tiles, nets, lost, len(weight))
+    with helpers(nets) as pool:
+        y_hat = rebuilt(head, tiles, nets, pool, lost, len(weight))
     (_, height, width), side, near = y_hat.shape, len(bias[0]), weight.shape[1]
     y_hat = np.pad(y_hat, ((0, 0), *((near // 2, near // 2),) * 2), mode="edge")
     samples = np.empty((height * side, width * side, 3 if head.colour else 1), np.uint8)

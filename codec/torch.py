@@ -21,7 +21,7 @@ from pixa import latents
 from pixa.decoder import MAX_PIXELS, Decoder
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UsageError
 from pixa.files import list_inputs
-from pixa.image import latent_size, rebuilt, tile_slices
+from pixa.image import helpers, latent_size, rebuilt, tile_slices
 
 CONTENTS = ("pixels", "latents", "symbols")
 DAMAGED = (Corrupt, LimitExceeded, NotPixa, UnsupportedInput)  # the file's own fault, not that of the installation
@@ -52,7 +52,8 @@ def read_latents(decoder: Decoder) -> Tensor:
     At every quality these are quantised values of the same latents. Means are float: the last bits may differ from
     machine to machine, unlike symbols.
     """
-    return torch.from_numpy(rebuilt(decoder.head, decoder.tiles, decoder.nets))
+    with helpers(decoder.nets) as pool:
+        return torch.from_numpy(rebuilt(decoder.head, decoder.tiles, decoder.nets, pool))
 
 
 def read_symbols(decoder: Decoder) -> Symbols:

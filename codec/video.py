@@ -14,7 +14,7 @@ import numpy as np
 
 from pixa.backends import OnnxModel
 from pixa.bitstream.headers import Head
-from pixa.image import analysed, latent_size, pixel_slices, synthesised, tile_slices
+from pixa.image import analysed, helpers, latent_size, pixel_slices, synthesised, tile_slices
 from pixa.latents import Memory, TileSymbols
 
 IN_FLIGHT = 1 << 23  # pixels of the frames that are worked on at a time, unless a single one has more
@@ -126,8 +126,9 @@ class FrameCoder:
         for tile, part in zip(self.tiles, parts, strict=True):
             y_hat[:, *tile] = part
         samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
-        for target, rgb in synthesised(nets, y_hat, level, samples):
-            target[:] = rgb
+        with helpers(nets) as pool:
+            for target, rgb in synthesised(nets, y_hat, level, samples, pool):
+                target[:] = rgb
         if self.inter:
             picture = self.padded(samples)
             self.shown = [

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pixa.models.backbone_graphs import hyper_inputs, hyper_layers, write_features, write_index
 from pixa.models.exact import ACT_BITS
-from pixa.models.fast import Fast, pass_mask
+from pixa.models.fast import Fast, MeanBetween, pass_mask
 from pixa.models.graph import FLOAT, UINT8, Graph, Network, spatial, vector
 
 
@@ -74,6 +74,13 @@ def scales(model: Fast) -> list[Network]:
     ]
 
 
+def write_between(g: Graph, net: MeanBetween, state: str, y_hat: str) -> str:
+    """Means."""
+    near = g.layer(net.near, y_hat)
+    mean = g.layer(net.mean, g.layer(net.block, g.op("Add", state, g.layer(net.enter, near))))
+    return g.op("Add", mean, g.layer(net.straight, near))
+
+
 def means(model: Fast) -> list[Network]:
     """Means of every pass; A and C also give their state, B keeps what A rebuilt."""
     c, low, rest = model.config, model.config.low, model.config.m - model.config.low
@@ -87,9 +94,7 @@ def means(model: Fast) -> list[Network]:
         return [state, g.layer(a.mean, state)]
 
     def write_b(g: Graph, state: str, y_hat: str) -> list[str]:
-        near = g.layer(b.near, y_hat)
-        mean = g.layer(b.mean, g.layer(b.block, g.op("Add", state, g.layer(b.enter, near))))
-        return [y_hat, g.op("Add", mean, g.layer(b.straight, near))]
+        return [y_hat, write_between(g, b, state, y_hat)]
 
     def write_c(g: Graph, features: str, y_hat_a: str, y_hat: str) -> list[str]:
         whole = g.layer(net_c.low, g.op("Add", y_hat_a, y_hat))

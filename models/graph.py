@@ -187,7 +187,8 @@ class Network(NamedTuple):
     forward: Callable[..., Iterable[Tensor]]
     write: Callable[..., Iterable[str]]
 
-    def graph(self) -> bytes:
-        g = Graph(self.name, self.inputs)
+    def graph(self, g: Graph | None = None) -> bytes:
+        """The file of the graph, made by `g` if given."""
+        g = g or Graph(self.name, self.inputs)
         sources = self.write(g, *self.inputs)
         return g.finish(dict(zip(self.outputs, zip(sources, self.outputs.values(), strict=True), strict=True)))

@@ -93,7 +93,7 @@ class ImageRun(Run):
 
     def start_from(self, path: Path, model: Backbone) -> None:
         source = checkpoint.load_model(path, self.device)
-        if isinstance(source, Checkerboard) and isinstance(model, Mlic):
+        if isinstance(source, Fast) and isinstance(model, Mlic):
             grow(source, model, self.draw(16))
         elif isinstance(source, Checkerboard) and isinstance(model, Fast):
             refine(source, model, self.draw(16))

@@ -1,4 +1,6 @@
-"""The synthesis as native decoders run it: the function of `synthesis.onnx` in fewer and cheaper steps.
+"""Graphs that native decoders run in the place of others: the same functions in fewer and cheaper steps.
+
+The scale networks become integer ones, see `pixa.models.integers`. Of the synthesis:
 
 * A block whose hidden units never fire is the constant that it adds. In noise they may; where latents are as
   strong as that, the decoder runs the whole synthesis.
@@ -6,7 +8,7 @@
 * The trunk at 1/8 resolution begins with a convolution by one, because onnxruntime keeps the layout of its fastest
   convolutions from there on and joins the additions of the blocks to them.
 
-The file stands beside those that the hash of a model covers, which stay what a stranger's decoder reads.
+The files stand beside those that the hash of a model covers, which stay what a stranger's decoder reads.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
+from pixa.models.architectures import architecture_of
 from pixa.models.backbone import Backbone
 from pixa.models.backbone_graphs import synthesis
 from pixa.models.graph import UINT8, Graph, Network
+from pixa.models.integers import IntegerGraph, fits
 from pixa.models.layers import LEVELS, Block, Up
 from pixa.models.reduced import dead_leaves
 
-FILE = "native_synthesis.onnx"
+PREFIX = "native_"
 LEAVES_LEVELS = (0, 67, 133, 200)
 STRONG = 8  # channels of most energy, which a position's does not count
 
@@ -115,13 +119,18 @@ class NativeGraph(Graph):
         )
         return self.conv(x, weight[:, :, None, None], bias + offset)
 
-    def spread(self, x: str, up: Up, channels: int) -> str:
-        """What `expanded` made, or its bytes, -> (1, k*h, k*w, C)."""
-        x = self.op("Transpose", x, perm=[0, 2, 3, 1])
-        size = self.op("Slice", self.op("Shape", x), self.integers(1), self.integers(3))
+    def spread(self, x: str, up: Up, latents: str, factor: int) -> str:
+        """What `expanded` made, or its bytes, as (1, h, w, k*k*C) -> (1, k*h, k*w, C), `factor` times as many rows and
+        columns as those latents have.
+        """
+        channels = len(up.pointwise.bias) // up.k**2
         x = self.op("Transpose", self.reshape(x, 0, 0, 0, up.k, up.k * channels), perm=[0, 1, 3, 2, 4])
-        size = self.op("Mul", size, self.integers(up.k, up.k))
+        size = self.op("Slice", self.op("Shape", latents), self.integers(2), self.integers(4))
+        size = self.op("Mul", size, self.integers(factor, factor))
         return self.op("Reshape", x, self.op("Concat", self.integers(1), size, self.integers(channels), axis=0))
+
+    def channels_last(self, x: str) -> str:
+        return self.op("Transpose", x, perm=[0, 2, 3, 1])
 
 
 def native_synthesis(model: Backbone) -> Network:
@@ -129,25 +138,31 @@ def native_synthesis(model: Backbone) -> Network:
     net, c = model.g_s, model.config.c
 
     def write(g: NativeGraph, y_hat: str, vector: str) -> list[str]:
-        x = g.spread(g.expanded(net.up, g.layer(net.low, y_hat)), net.up, c)
-        x = g.op("Mul", x, g.op("Transpose", vector, perm=[0, 2, 3, 1]))
+        x = g.channels_last(g.expanded(net.up, g.layer(net.low, y_hat)))
+        x = g.op("Mul", g.spread(x, net.up, y_hat, 2), g.channels_last(vector))
         x = g.conv(g.op("Transpose", x, perm=[0, 3, 1, 2]), torch.ones(c, 1, 1, 1), torch.zeros(c), group=c)
-        x = g.expanded(net.head, g.layer(net.high, x), 0.5)
-        return [g.spread(g.to_bytes(x), net.head, 3)]
+        x = g.channels_last(g.expanded(net.head, g.layer(net.high, x), 0.5))
+        return [g.spread(g.to_bytes(x), net.head, y_hat, 16)]
 
     return synthesis(model)._replace(write=write)
 
 
-def write(model: Backbone, folder: Path, quiet: Quiet) -> str:
-    """Write the native synthesis of a model beside its graphs; returns what the manifest says of it.
-
-    The metadata of the graph say for which latents it may take the place of the whole synthesis.
-    """
+def synthesis_graph(model: Backbone, quiet: Quiet) -> bytes:
+    """The native synthesis, whose metadata say for which latents it may take the place of the whole synthesis."""
     network = native_synthesis(model)
     g = NativeGraph(network.name, network.inputs, quiet)
     (picture,) = network.write(g, *network.inputs)
     graph = onnx.load_from_string(g.finish({"picture": (picture, UINT8)}))
     onnx.helper.set_model_props(graph, {"strong": json.dumps(quiet.strong), "limit": repr(quiet.limit)})
-    content = graph.SerializeToString()
-    (folder / FILE).write_bytes(content)
-    return hashlib.sha256(content).hexdigest()[:8]
+    return graph.SerializeToString()
+
+
+def write(model: Backbone, folder: Path, quiet: Quiet) -> dict:
+    """Write the native graphs of a model beside the others; returns what the manifest says of them."""
+    scales = [network for network in architecture_of(model).scales(model) if fits(network)]
+    graphs = {n.name: n.graph(IntegerGraph(n.name, n.inputs, {model.h_s.up1})) for n in scales}
+    graphs["synthesis"] = synthesis_graph(model, quiet)
+    for name, content in graphs.items():
+        (folder / f"{PREFIX}{name}.onnx").write_bytes(content)
+    digest = hashlib.sha256(b"".join(graphs.values())).hexdigest()
+    return {"native": [f"{PREFIX}{name}.onnx" for name in graphs], "native_hash": digest[:8]}

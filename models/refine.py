@@ -42,19 +42,19 @@ def refine(old: Checkerboard, model: Fast, x: Tensor) -> None:
     for block in old.g_s.low:
         model.g_s.up.pointwise.bias += model.g_s.up.pointwise.weight @ block.project.bias
 
-    rest, places = slice(low, None), order[low:]
+    places = order[low:]
     for letter in "ab":
         model.get_submodule(f"scale_{letter}").index.weight.mul_(0.1)
-        model.get_submodule(f"index_bias_{letter}").anchors.copy_(ordered.index_bias_a.anchors[:, :low])
-    take(model.mean_c.enter, ordered.mean_a.enter)
-    take(model.mean_c.block, ordered.mean_a.block)
-    take_rows(model.mean_c.mean, ordered.mean_a.mean, rest)
+        model.get_submodule(f"index_bias_{letter}").anchors.copy_(old.index_bias_a.anchors[:, order[:low]])
+    take(model.mean_c.enter, old.mean_a.enter)
+    take(model.mean_c.block, old.mean_a.block)
+    take_rows(model.mean_c.mean, old.mean_a.mean, places)
     f = model.config.f
     model.scale_c.hidden.weight.zero_()
-    model.scale_c.hidden.weight[:, :f] = ordered.scale_a.hidden.weight
-    model.scale_c.hidden.bias.copy_(ordered.scale_a.hidden.bias)
-    take_rows(model.scale_c.index, ordered.scale_a.index, rest)
-    model.index_bias_c.anchors.copy_(ordered.index_bias_a.anchors[:, rest])
+    model.scale_c.hidden.weight[:, :f] = old.scale_a.hidden.weight
+    model.scale_c.hidden.bias.copy_(old.scale_a.hidden.bias)
+    take_rows(model.scale_c.index, old.scale_a.index, places)
+    model.index_bias_c.anchors.copy_(old.index_bias_a.anchors[:, places])
 
     take_rows(model.scale_d.context, old.scale_b.context, places)
     model.scale_d.hidden.weight.zero_()

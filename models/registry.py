@@ -24,7 +24,8 @@ class ModelEntry:
         intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
         coding: what a tile holds, "latents" (`pixa.latents`) or "tokens" (`pixa.tokens`).
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
-        native: likewise of native_synthesis.onnx, the function of synthesis.onnx in cheaper steps.
+        native: files of graphs that native decoders run in the place of those of the same name without `native_`.
+        native_hash: first eight hexadecimal digits of their SHA-256.
     """
 
     name: str
@@ -41,7 +42,8 @@ class ModelEntry:
     coding: str = "latents"
     intra: str = ""
     reduced: str = ""
-    native: str = ""
+    native: tuple[str, ...] = field(default=(), repr=False)
+    native_hash: str = ""
 
     @property
     def folder(self) -> Path:
@@ -56,8 +58,10 @@ def weights_folder() -> Path:
 def list_models() -> tuple[ModelEntry, ...]:
     """Every shipped model; of several tags of a name, the last is the default."""
     manifest = json.loads((weights_folder() / "manifest.json").read_text())
-    lists = ("decoder", "encoder")
-    return tuple(ModelEntry(**entry | {name: tuple(entry[name]) for name in lists}) for entry in manifest["models"])
+    return tuple(
+        ModelEntry(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+        for entry in manifest["models"]
+    )
 
 
 def find_model(name: str) -> ModelEntry:

@@ -37,8 +37,8 @@ from pixa.bitstream.tables import Tables
 from pixa.models.backbone import CONTEXT_MAX, Backbone, BackboneConfig, Coded
 from pixa.models.checkerboard import Checkerboard, pass_mask
 from pixa.models.exact import ACT_BITS, ExactDepthwise, ExactPointwise, LevelInteger
+from pixa.models.fast import ScaleSeeing
 from pixa.models.layers import ANCHORS, Pointwise, blocks, round_ste
-from pixa.models.mlic import ScaleNext
 from pixa.models.motion import motion_tables
 from pixa.models.rates import SCALES, start_tables
 
@@ -137,7 +137,7 @@ class Stem(Backbone):
         m, f = config.m, config.f
         self.g_p = copy.deepcopy(self.g_a)
         self.scale_a = ScalePast(f, config.hidden, m)
-        self.scale_b = ScaleNext(f, config.hidden, m, m)
+        self.scale_b = ScaleSeeing(f + config.hidden, m, config.hidden, m)
         self.mean_a = MeanPast(f, config.k, m)
         self.mean_b = MeanRest(config.k, m)
         self.index_bias_a = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
@@ -216,7 +216,8 @@ class Stem(Backbone):
         symbols_a = quantise((y - mean_a) / step) * (in_a & (index_a > 0))
         y_hat_a = (symbols_a * step + mean_a) * in_a
         magnitude = round_ste(symbols_a.detach().abs()).clamp(max=CONTEXT_MAX)
-        _, index_b = self.scale_b(features, hidden, magnitude, self.index_bias_b(level))
+        seen = [features, hidden, self.scale_b.context(magnitude)]
+        index_b = self.scale_b(seen, self.index_bias_b(level))
         index = torch.where(in_a, index_a, index_b)
         mean = torch.where(in_a, mean_a, self.mean_b(state, base, y_hat_a))
 

@@ -21,6 +21,9 @@ def scales(model: Stem) -> list[Network]:
         features = model.h_s(z, z_scale, feature_bias)
         return [features, *a(features, torch.cat([past_1, past_2], 1), index_bias)]
 
+    def forward_b(features: Tensor, hidden: Tensor, magnitude: Tensor, index_bias: Tensor) -> list[Tensor]:
+        return [b([features, hidden, b.context(magnitude)], index_bias)]
+
     def write_a(
         g: Graph, z: str, z_scale: str, feature_bias: str, past_1: str, past_2: str, index_bias: str
     ) -> list[str]:
@@ -40,7 +43,7 @@ def scales(model: Stem) -> list[Network]:
     outputs_a = {"features": FLOAT, "hidden_a": FLOAT, "index": UINT8}
     return [
         Network("scale_a", inputs_a, outputs_a, [*hyper_layers(model), a], forward_a, write_a),
-        Network("scale_b", inputs_b, {"index": UINT8}, [b], lambda *inputs: b(*inputs)[1:], write_b),
+        Network("scale_b", inputs_b, {"index": UINT8}, [b.context, b.hidden, b.index], forward_b, write_b),
     ]
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixa.models.exact import ACT_BITS, ACT_MAX, ExactPointwise
+from pixa.models.exact import ACT_BITS, ACT_MAX, Exact, ExactPointwise
 from pixa.models.layers import LEVELS, round_ste
 
 PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))  # (row, column) in a 2x2 square
@@ -66,26 +66,23 @@ class Digits(nn.Module):
         """Integers (groups, H) that join the sum of `inner`."""
         return round_ste(self.known_group * self.inner.bias_unit).clamp(-(2**16), 2**16)
 
-    def seen(self, index: Tensor, used: Tensor, nested: Tensor) -> Tensor:
-        """What tokens (B, h, w) look like, (B, E, h, w) integers; zero where there is none."""
+    def looks(self) -> Tensor:
+        """Integers (K + 1 + groups, E): of codes, of nothing, of nested tokens."""
         codes, groups = self.embeddings()
-        where = nested[:, None, None]
-        of_codes = F.embedding(torch.where(where, 0, index), codes)
-        of_groups = F.embedding(torch.where(where, index, 0), groups)
-        return (torch.where(where[..., None], of_groups, of_codes) * used[..., None]).permute(0, 3, 1, 2)
+        return torch.cat([codes, torch.zeros_like(codes[:1]), groups])
 
 
 class Pass(NamedTuple):
-    """One pass over a grid.
+    """One pass over a grid: its n tokens, picture by picture in raster order.
 
     Attributes:
-        own: (h, w), the positions it codes.
-        group, member: (B, h, w), the digits of the tokens.
-        group_logits, member_logits: (B, groups, h, w) integers.
+        own: where they are in (B, h, w).
+        group, member: (n,), their digits.
+        group_logits, member_logits: (n, groups) integers.
     """
 
     grid: int
-    own: Tensor
+    own: tuple[Tensor, Tensor, Tensor]
     group: Tensor
     group_logits: Tensor
     member: Tensor
@@ -129,31 +126,41 @@ class TokenPrior(nn.Module):
             level: (B,).
             nested: (B,) booleans, whether tokens name groups.
         """
-        bits = [self.map_bits(stop, level), 0.0, 0.0, 0.0]
+        bits = [self.map_bits(stop, level), *(torch.zeros(u.shape, device=u.device) for u in used)]
         for p in self.passes(index, used, stop, nested):
-            cost = nats(p.group_logits, p.group) + nats(p.member_logits, p.member) * ~nested[:, None, None]
-            bits[1 + p.grid] = bits[1 + p.grid] + cost * (p.own & used[p.grid]) / math.log(2)
+            cost = nats(p.group_logits, p.group) + nats(p.member_logits, p.member) * ~nested[p.own[0]]
+            bits[1 + p.grid] = bits[1 + p.grid].index_put(p.own, cost / math.log(2))
         return tuple(bits)
 
     def passes(self, index: list[Tensor], used: list[Tensor], stop: Tensor, nested: Tensor) -> Iterator[Pass]:
         """The passes of all grids, in coding order; arguments as those of `forward`."""
-        ones = F.one_hot(stop, 3).permute(0, 3, 1, 2).float() * 2**ACT_BITS
-        state = self.top(around(ones))
-        for grid, digits in enumerate(self.digits):
-            seen = digits.seen(index[grid], used[grid], nested)
-            group = torch.where(nested[:, None, None], index[grid], index[grid] // self.groups)
-            member = index[grid] % self.groups
-            bias = F.embedding(group, digits.group_bias()).permute(0, 3, 1, 2)
-            rows, columns = (torch.arange(n, device=seen.device) % 2 for n in seen.shape[2:])
-            known = torch.zeros_like(seen[:1, :1])
+        ones = F.one_hot(F.pad(stop, (1, 1, 1, 1), value=3), 4)[..., :3].float() * 2**ACT_BITS
+        everywhere = torch.ones_like(stop).nonzero(as_tuple=True)
+        state = rows(self.top, ones[neighbours(everywhere)].transpose(1, 2).flatten(1)).view(*stop.shape, -1)
+        for grid, (digits, exists) in enumerate(zip(self.digits, used, strict=True)):
+            nothing, flags = self.groups**2, nested[:, None, None]
+            names = torch.where(exists, index[grid] + flags * (nothing + 1), nothing)
+            group, member = torch.where(flags, index[grid], index[grid] // self.groups), index[grid] % self.groups
+            looks, known_group = digits.looks(), digits.group_bias()
+            known = torch.full_like(F.pad(names, (1, 1, 1, 1)), nothing)
+
+            def context(own: tuple[Tensor, ...], known=known, looks=looks, state=state) -> Tensor:
+                around = F.embedding(known[neighbours(own)], looks).transpose(1, 2).flatten(1)
+                return torch.cat([around, pick(state, own)], 1)
+
             for row, column in PASSES:
-                own = (rows[:, None] == row) & (columns == column)
-                hidden = digits.mix(digits.enter(torch.cat([around(seen * known), state], 1)))
-                inner = digits.inner(hidden, bias)
-                yield Pass(grid, own, group, digits.group(hidden), member, digits.member(inner))
-                known = known + own
+                part = torch.zeros_like(exists)
+                part[:, row::2, column::2] = exists[:, row::2, column::2]
+                own = part.nonzero(as_tuple=True)
+                hidden = rows(digits.mix, rows(digits.enter, context(own)))
+                inner = rows(digits.inner, hidden, F.embedding(group[own], known_group))
+                yield Pass(grid, own, group[own], rows(digits.group, hidden), member[own], rows(digits.member, inner))
+                known[:, 1:-1, 1:-1][own] = names[own]
             if grid < 2:
-                state = F.pixel_shuffle(self.grow[grid](torch.cat([around(seen), state], 1)), 2)
+                own = (exists & spread(stop > grid, 2**grid)).nonzero(as_tuple=True)
+                finer = rows(self.grow[grid], context(own))
+                state = finer.new_zeros(*exists.shape, finer.shape[1]).index_put(own, finer)
+                state = F.pixel_shuffle(state.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
     def map_bits(self, stop: Tensor, level: Tensor) -> Tensor:
         """Bits of the map, (B, h, w), by the regions above and to the left; 3 where there is none."""
@@ -163,11 +170,30 @@ class TokenPrior(nn.Module):
         return F.cross_entropy(logits.permute(0, 3, 1, 2), stop, reduction="none") / math.log(2)
 
 
-def around(x: Tensor) -> Tensor:
-    """The 3x3 neighbours of every position, zero outside: (B, C, h, w) -> (B, 9C, h, w), the channel the slower."""
-    return F.unfold(x, 3, padding=1).view(len(x), -1, *x.shape[2:])
+def spread(regions: Tensor, times: int) -> Tensor:
+    """(B, h, w) -> (B, times*h, times*w)."""
+    return regions.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
+def neighbours(own: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the 3x3 neighbours of n positions of (B, h, w) are in what is padded by one, (n, 9) each."""
+    picture, row, column = (place[:, None] for place in own)
+    square = torch.arange(9, device=row.device)
+    return picture.expand(-1, 9), row + square // 3, column + square % 3
+
+
+def pick(x: Tensor, own: tuple[Tensor, ...]) -> Tensor:
+    """Rows (n, C) of x (B, h, w, C); unlike indexing, its gradient is quick."""
+    picture, row, column = own
+    return F.embedding((picture * x.shape[1] + row) * x.shape[2] + column, x.reshape(-1, x.shape[3]))
+
+
+def rows(layer: Exact, x: Tensor, extra: Tensor | float = 0.0) -> Tensor:
+    """An exact layer on rows (n, C); `extra` joins the sums."""
+    weight, bias = layer.integers()
+    return layer.rescale(F.linear(x, weight, bias) + extra)
 
 
 def nats(logits: Tensor, symbol: Tensor) -> Tensor:
-    """What symbols (B, h, w) cost by integer logits (B, n, h, w)."""
+    """What symbols (n,) cost by integer logits (n, S)."""
     return F.cross_entropy(logits * 2.0**-ACT_BITS, symbol, reduction="none")

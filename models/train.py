@@ -1,6 +1,6 @@
 """The trainer of every model: `python -m pixa.models.train --model NAME --data PACK... --out DIR --minutes N`.
 
-`--start` begins a new budget from the weights of an old checkpoint or of a folder such as weights/fast.1, from which
+`--start` begins a new budget from the weights of an old checkpoint or of a folder such as weights/fast.2, from which
 `mlic` also grows. A run whose folder holds a checkpoint is resumed. See `pixa.models.run`.
 """
 

@@ -18,19 +18,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixa.models.compressai_base import CompressionModel
 from pixa.models.layers import LEVELS, Down, Pointwise, Up, blocks, colour_dct
-from pixa.models.quantizer import Codebook
+from pixa.models.pyramid import GRIDS, TOKENS, Pyramid, Tokens
 from pixa.models.token_prior import TokenPrior
 
-GRIDS = (32, 16, 8)  # pixels a token, coarse to fine
-TOKENS = (1, 5, 21)  # of a region refined to each grid
 NESTED = 37  # the first level whose tokens name codes
 BITS_LOW, BITS_HIGH = 5.2, 205.0  # of a region at the ends of the quality range, before entropy coding
 
@@ -95,91 +91,6 @@ class Synthesis(nn.Module):
     def forward(self, y_hat: Tensor) -> Tensor:
         x = self.trunk(self.enter(y_hat))
         return self.head(x).float() + self.details(self.quarter(x)).float() + 0.5
-
-
-class Tokens(NamedTuple):
-    """A picture as tokens; the lists run over `GRIDS`.
-
-    Attributes:
-        index: (B, h, w) each.
-        used: (B, h, w) each, whether there is a token.
-        z: (B, d, h, w) each, the vectors that were quantised.
-        error: what the codes miss of them, mean square, a scalar with a gradient.
-        stop: (B, h32, w32), the last of the grids that a region has.
-        y_hat: (B, d + 3, H/8, W/8): the sum of what the tokens say, then ones where there are tokens of 1/16, where
-            there are tokens of 1/8, and where tokens are nested.
-    """
-
-    index: list[Tensor]
-    used: list[Tensor]
-    z: list[Tensor]
-    error: Tensor
-    stop: Tensor
-    y_hat: Tensor
-
-
-class Pyramid(nn.Module):
-    """The codebooks of the three grids and the linear maps between a grid and f at 1/8."""
-
-    def __init__(self, d: int, groups: int):
-        super().__init__()
-        self.codebooks = nn.ModuleList(Codebook(groups, d) for _ in GRIDS)
-        self.down = nn.ModuleList([Down(d, d, 4), Down(d, d, 2), nn.Identity()])
-        self.up = nn.ModuleList([Up(d, d, 4), Up(d, d, 2), nn.Identity()])
-
-    def forward(self, f: Tensor, choose, nested: Tensor) -> Tokens:
-        """Tokens of f (B, d, 4h, 4w).
-
-        Args:
-            choose: errors (B, 3, h, w) of regions refined to each grid -> trade (B, 1, 1).
-            nested: (B,) booleans.
-        """
-        rest, parts, index, z, missed, errors = f, [], [], [], [], []
-        for codebook, down, up in zip(self.codebooks, self.down, self.up, strict=True):
-            vector = down(rest)
-            code, i = codebook(vector, nested)
-            part = up(vector + (code - vector).detach())
-            rest = rest - part
-            parts.append(part)
-            index.append(i)
-            z.append(vector)
-            missed.append((vector - code).square().mean(1))
-            errors.append(16 * F.avg_pool2d(rest.detach().square().sum(1, keepdim=True), 4))
-        errors = torch.cat(errors, 1)
-        trade = choose(errors)[:, None]
-        stop = (errors + trade * errors.new_tensor(TOKENS).view(1, 3, 1, 1)).argmin(1)
-        used = [spread(stop >= grid, 2**grid) for grid in range(3)]
-        masks = [spread(stop >= grid, 4)[:, None].to(f.dtype) for grid in range(3)]
-        sign = nested.to(f.dtype).view(-1, 1, 1, 1).expand_as(masks[0])
-        y_hat = sum(part * mask for part, mask in zip(parts, masks, strict=True))
-        error = sum((m * u).sum() / u.sum().clamp(min=1) for m, u in zip(missed, used, strict=True))
-        return Tokens(index, used, z, error, stop, torch.cat([y_hat, *masks[1:], sign], 1))
-
-    @torch.no_grad()
-    def start(self, f: Tensor, maps: bool = True, fresh: bool = True) -> None:
-        """Set the maps to principal components of f (B, d, 4h, 4w) and the codebooks to k-means of what they give.
-
-        Args:
-            maps: otherwise they stay as they are.
-            fresh: otherwise k-means begins at the codes there are.
-        """
-        rest = f
-        for codebook, down, up, k in zip(self.codebooks, self.down, self.up, (4, 2, 1), strict=True):
-            d = f.shape[1]
-            if maps and k > 1:
-                vectors = F.pixel_unshuffle(rest, k).permute(0, 2, 3, 1).reshape(-1, d * k * k)
-                _, basis = torch.linalg.eigh((vectors.T @ vectors).double())
-                basis = basis[:, -d:].flip(1).T.to(f.dtype)
-                down.weight.copy_(basis)
-                up.pointwise.weight.copy_(basis.T)
-            vector = down(rest)
-            codebook.start(vector.permute(0, 2, 3, 1).reshape(-1, d), fresh)
-            rest = rest - up(codebook(vector)[0])
-
-
-def spread(regions: Tensor, times: int) -> Tensor:
-    """(B, h, w) -> (B, times*h, times*w)."""
-    return regions.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 class Vqgan(CompressionModel):
@@ -287,14 +198,10 @@ class Vqgan(CompressionModel):
         bits = BITS_LOW * (BITS_HIGH / BITS_LOW) ** (torch.arange(LEVELS) / (LEVELS - 1))
         for nested, levels in ((True, slice(0, NESTED)), (False, slice(NESTED, LEVELS))):
             errors = []
-
-            def keep(found: Tensor, errors=errors) -> Tensor:
-                errors.append(found.permute(0, 2, 3, 1).reshape(-1, 3).cpu())
-                return found.new_zeros(len(found), 1, 1)
-
             for x in pictures:
                 flag = torch.full((len(x),), nested and self.settled, device=x.device)
-                self.pyramid(self.analyse(x), keep, flag)
+                found = self.pyramid.split(self.analyse(x), flag).errors
+                errors.append(found.permute(0, 2, 3, 1).reshape(-1, 3).cpu())
             regions = torch.cat(errors)
             scale = regions[:, 0].mean().clamp(min=1e-6).log()
             candidates = torch.linspace(-12, 4, 600) + scale

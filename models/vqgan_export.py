@@ -23,9 +23,11 @@ from pixa.models import checkpoint
 from pixa.models.exact import ACT_BITS, ACT_MAX, WEIGHT_BITS, Exact
 from pixa.models.export import enter, exact
 from pixa.models.layers import LEVELS
+from pixa.models.pyramid import GRIDS
+from pixa.models.quantizer import MEMORY
 from pixa.models.restore import parameters, stored
-from pixa.models.token_prior import TokenPrior
-from pixa.models.vqgan import GRIDS, NESTED, Vqgan, VqganConfig, spread
+from pixa.models.token_prior import TokenPrior, spread
+from pixa.models.vqgan import NESTED, Vqgan, VqganConfig
 from pixa.models.vqgan_graphs import analysis, synthesis
 
 TEST_REGIONS = 3, 4
@@ -74,6 +76,7 @@ def restore(folder: Path) -> Vqgan:
             getattr(up.pointwise, kind).copy_(arrays[f"up{k}_{kind}"])
     for grid, (book, digits) in enumerate(zip(pyramid.codebooks, prior.digits, strict=True)):
         book.codes.copy_(arrays["codes"][grid])
+        book.count.copy_(MEMORY * shares(arrays["codes"][grid], arrays["centroids"][grid]))
         book.total.copy_(book.codes * book.count[:, None])
         digits.code_embedding.copy_(arrays["code_looks"][grid] / 2**ACT_BITS)
         digits.group_embedding.copy_(arrays["group_looks"][grid] / 2**ACT_BITS)
@@ -84,6 +87,17 @@ def restore(folder: Path) -> Vqgan:
     prior.map_logits.copy_(arrays["map_frequencies"].log())
     model.log_trade.copy_(arrays["trade"].log())
     return model
+
+
+def shares(codes: Tensor, centroids: Tensor) -> Tensor:
+    """How often codes (K, d) are used, (K,), as evenly as their groups have the centroids (groups, d)."""
+    from scipy.optimize import nnls
+
+    groups = codes.view(len(centroids), -1, codes.shape[1]).double()
+    away = 1e4 * (groups - centroids[:, None]).mT.numpy()
+    even = np.eye(away.shape[2])
+    found = [nnls(np.concatenate([a, even]), np.repeat([0.0, 1.0], a.shape))[0] for a in away]
+    return torch.from_numpy(np.concatenate(found)).float()
 
 
 def layer_names(prior: TokenPrior) -> dict[str, Exact]:
@@ -145,9 +159,8 @@ def self_test(model: Vqgan, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarr
         digits = [torch.from_numpy(symbols[:, grid, : u.shape[1], : u.shape[2]]) for grid, u in enumerate(used)]
         index = [(group if nested else groups * group + member)[None] for group, member in digits]
         for p in model.prior.passes(index, used, found, torch.tensor([nested])):
-            where = p.own & used[p.grid][0]
             for logits in (p.group_logits, p.member_logits)[: 1 if nested else 2]:
-                digest.update(rates(logits[0][:, where].T, arrays["logit_weights"]).astype("<u4").tobytes())
+                digest.update(rates(logits, arrays["logit_weights"]).astype("<u4").tobytes())
     return {
         "test_map": stop.astype(np.uint8),
         "test_symbols": symbols.astype(np.uint8),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ from pixa.models.discriminator import Discriminator, hinge
 from pixa.models.layers import LEVELS
 from pixa.models.lpips import load_lpips
 from pixa.models.perceptual import load_vgg
+from pixa.models.pyramid import GRIDS, Tokens
 from pixa.models.run import Run, TrainConfig
-from pixa.models.vqgan import GRIDS, NESTED, Tokens, Vqgan, VqganConfig
+from pixa.models.token_bits import KeptTokens, TokenBits
+from pixa.models.vqgan import NESTED, Vqgan, VqganConfig
 from pixa.models.vqgan_export import restore
 
 EVAL_LEVELS = (20, 50, 80, 110, 140, 170, 200)
@@ -52,6 +55,8 @@ class VqganTrainConfig(TrainConfig):
         adversarial: size of the discriminator's gradient, against that of all other losses.
         discriminator_width: channels of its first layer.
         prior_lr: learning rate of the entropy model.
+        cached: crops whose tokens are computed once and kept; then the entropy model alone is trained, on them and
+            with the learning rate `lr`. It needs a start from settled tokens.
     """
 
     out: str = "runs/vqgan"
@@ -70,6 +75,7 @@ class VqganTrainConfig(TrainConfig):
     adversarial: float = 0.5
     discriminator_width: int = 64
     prior_lr: float = 3e-3
+    cached: int = 0
 
 
 class VqganRun(Run):
@@ -95,6 +101,8 @@ class VqganRun(Run):
         config = self.config
         self.mixed = "cuda" in self.device
         start = Path(config.start) if config.start and not self.path.exists() else None
+        if config.cached and not (start or self.path.exists()):
+            raise ValueError("--cached needs --start with settled tokens")
         model = restore(start) if start and start.is_dir() else Vqgan(VqganConfig(c=config.width))
         if model.config.c != config.width:
             raise ValueError(f"{start} needs --width {model.config.c}")
@@ -110,8 +118,15 @@ class VqganRun(Run):
         if start is None:
             model.start_from_dct(self.draw(START_CROPS))
         elif not start.is_dir():
-            checkpoint.fit(model, checkpoint.load(start, self.device)["ema"], start)
+            state = checkpoint.load(start, self.device)
+            if config.cached and not state["settled"]:
+                raise ValueError(f"the tokens of {start} are not settled")
+            checkpoint.fit(model, state["ema"], start)
+        model.settled = bool(config.cached)
         return model
+
+    def trained(self) -> nn.Module:
+        return TokenBits(self.model) if self.config.cached else self.model
 
     def extras(self) -> dict:
         return {
@@ -179,9 +194,23 @@ class VqganRun(Run):
         self.model.eval().calibrate([self.draw(8) for _ in range(CALIBRATION_CROPS // 8)])
         self.model.train(training)
 
+    @cached_property
+    def kept(self) -> KeptTokens:
+        """Tokens of `cached` crops."""
+        return KeptTokens(self.model, (self.draw(16) for _ in range(-(-self.config.cached // 16))))
+
+    def token_objective(self) -> Tensor:
+        """Bits a token of kept crops, on average over levels."""
+        batch, device = (self.config.batch,), self.device
+        level = torch.randint(0, LEVELS, batch, generator=self.generator, device=device)
+        own = torch.randint(len(self.kept), batch, generator=self.generator, device=device)
+        return self.network(*self.kept.take(own, self.model.is_nested(level)), level).mean()
+
     def objective(self) -> Tensor:
         """The loss, whose value is that of pixels and perceptual distances."""
         config = self.config
+        if config.cached:
+            return self.token_objective()
         if not self.model.settled:
             if self.restarts < len(RESTARTS) and self.share >= RESTARTS[self.restarts]:
                 self.restart()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -19,7 +22,10 @@ from pixa.image import Analysed
 from pixa.latents import TileSymbols
 from pixa.models import native
 from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
+from pixa.models.exact import ExactPointwise
 from pixa.models.export import export
+from pixa.models.graph import FLOAT, Network, spatial
+from pixa.models.integers import IntegerGraph, fits
 from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.pixels import Picture
 
@@ -92,6 +98,47 @@ class TestExport:
         path.unlink()
         with pytest.raises(ModelMissing, match=r"native_synthesis\.onnx is missing"):
             OnnxModel(entry)
+
+
+def pointwise(*weights: int) -> ExactPointwise:
+    """An exact layer of one output, its weights in units of 1/64."""
+    layer = ExactPointwise(len(weights), 1)
+    layer.weight.data = torch.tensor([weights]) / 64
+    return layer
+
+
+class TestIntegers:
+    """Scale networks in bytes."""
+
+    def test_every_sum_is_rounded_as_in_floats(self):
+        g = IntegerGraph("layer", {"x": spatial(2)}, set())
+        session = ort.InferenceSession(g.finish({"y": (g.layer(pointwise(1, 63), "x"), FLOAT)}))
+        x = np.stack(np.mgrid[:256, :256])[None].astype(np.float32)
+        sums = x[:, :1] + 63 * x[:, 1:]
+        assert (sums % 64 == 32).sum() > 1000
+        np.testing.assert_array_equal(session.run(None, {"x": x})[0], np.floor(sums / 64 + 0.5).clip(0, 255))
+
+    @pytest.mark.parametrize(
+        ("weights", "expected"),
+        [((64, 64), True), ((127, -127), True), ((1, 127, 1), True), ((65, 64), False), ((0, 0, -3, -126), False)],
+    )
+    def test_products_that_could_saturate_are_left_to_floats(self, weights, expected):
+        assert fits(Network("scale", {}, {}, [pointwise(*weights)], None, None)) == expected
+
+    def test_integers_that_are_wrong_are_found_out_and_not_used(self, photo, tmp_path, monkeypatch):
+        entry, data = find_model("fast"), pixa.encode(photo)
+        shutil.copytree(entry.folder, tmp_path / entry.folder.name)
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        path = entry.folder / "native_scale_d.onnx"
+        altered = onnx.load(path)
+        weights = max(altered.graph.initializer, key=lambda c: len(c.raw_data))
+        weights.raw_data = bytes(64 - b & 0xFF for b in weights.raw_data)
+        onnx.save(altered, path)
+        content = b"".join((entry.folder / name).read_bytes() for name in entry.native)
+        nets = OnnxModel(replace(entry, native_hash=hashlib.sha256(content).hexdigest()[:8]), 1)
+        decoder = Decoder(data)
+        decoder.nets = nets
+        assert decoder.symbols_sha256() == Decoder(data).symbols_sha256()
 
 
 class TestAhead:

@@ -1,4 +1,5 @@
-"""Files of tokens that must decode for ever to the same symbols and pictures."""
+"""Files of tokens that must decode for ever to the same symbols and pictures: those of the last model, and in folders
+named after them those of models before it."""
 
 from __future__ import annotations
 
@@ -10,14 +11,33 @@ import pytest
 from PIL import Image
 
 from pixa import Decoder
+from pixa.models.registry import list_models
 from tests.vqgan.test_exactness import RUNTIMES
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tokens"
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+FOLDERS = [GOLDEN, *sorted(path.parent for path in GOLDEN.glob("*/expected.json"))]
+EXPECTED = {
+    (folder / name).relative_to(GOLDEN).as_posix(): found
+    for folder in FOLDERS
+    for name, found in json.loads((folder / "expected.json").read_text()).items()
+}
 
 
 def test_every_file_has_an_expectation():
-    assert {path.stem for path in GOLDEN.glob("*.pixa")} == EXPECTED.keys()
+    found = {path.relative_to(GOLDEN).with_suffix("").as_posix() for path in GOLDEN.rglob("*.pixa")}
+    assert found == EXPECTED.keys()
+
+
+def test_every_shipped_model_has_files():
+    models = {Decoder((GOLDEN / f"{name}.pixa").read_bytes()).nets.entry for name in EXPECTED}
+    assert models == {entry for entry in list_models() if entry.coding == "tokens"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS[1:], ids=lambda folder: folder.name)
+def test_older_models_have_their_own(folder):
+    for path in folder.glob("*.pixa"):
+        entry = Decoder(path.read_bytes()).nets.entry
+        assert f"{entry.name}.{entry.tag}" == folder.name
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -64,7 +64,17 @@ class TestCosts:
         tokens = int(re.search(r"(\d+) tokens", said)[1])
         assert f"{coded / tokens:8.3f} bits a token  in the files" in said
         assert " 6.000 bits a token  log2 of 64 codes" in said
-        assert tokens == sum(int(number) for number in re.findall(r"grid \S+ (\d+) tokens", said))
+        grids = re.findall(
+            r"grid \S+ (\d+) tokens.* ([\d.]+) bits by a static table, ([\d.]+) by the entropy model", said
+        )
+        assert tokens == sum(int(number) for number, _, _ in grids)
+        static, modelled = (
+            float(re.search(rf"([\d.]+) bits a token  {name}", said)[1]) for name in ("a static", "the entropy")
+        )
+        assert static * tokens == pytest.approx(sum(int(n) * float(bits) for n, bits, _ in grids), rel=1e-3)
+        assert modelled * tokens == pytest.approx(sum(int(n) * float(bits) for n, _, bits in grids), rel=1e-3)
+        maps = coded - modelled * tokens
+        assert 0 < maps < 0.2 * coded
 
     def test_models_without_tokens_are_refused(self, photo, tmp_path, capsys):
         Image.fromarray(photo[:64, :64]).save(tmp_path / "photo.png")

@@ -17,10 +17,11 @@ import pixa
 from pixa.errors import UsageError
 from pixa.models.perceptual import NAMES, STAGES, load_vgg
 from pixa.models.registry import find_model
+from pixa.models.token_bits import TokenBits
 from pixa.models.train import main
 from pixa.models.vqgan import VqganConfig
 from pixa.models.vqgan_export import export, load, restore
-from tests.vqgan.models import SMALL, as_tensor
+from tests.vqgan.models import SMALL, as_tensor, settled
 
 
 @pytest.fixture
@@ -84,6 +85,41 @@ class TestTrainer:
         assert not torch.equal(after["ema"]["g_s.head.pointwise.weight"], before["ema"]["g_s.head.pointwise.weight"])
 
 
+class TestCached:
+    """`--cached`: the entropy model alone, on tokens that are kept."""
+
+    @torch.no_grad()
+    def test_kept_tokens_cost_what_those_of_the_picture_do(self, photo):
+        model, x = settled(photo), as_tensor(photo)
+        for level in torch.tensor([[10], [80], [200]]):
+            layers, tokens = model.pyramid.split(model.analyse(x), model.is_nested(level)), model.tokenise(x, level)
+            total = sum(bits.sum() for bits in model.bits(tokens, level).values())
+            number = sum(used.sum() for used in tokens.used)
+            found = TokenBits(model)(layers.index, layers.errors, level)
+            torch.testing.assert_close(found, (total / number).view(1))
+
+    def test_nothing_else_is_trained(self, run, tmp_path):
+        path, start = tmp_path / "run" / "checkpoint.pt", tmp_path / "settled.pt"
+        before = run("--settle", "0")
+        path.rename(start)
+        after = run("--start", str(start), "--cached", "8", "--warmup", "1")
+        last = run("--cached", "8")
+        assert last["settled"] and last["step"] > after["step"] > 0
+        changed = {name for name, value in last["ema"].items() if not torch.equal(value, before["ema"][name])}
+        assert changed
+        assert all(name.startswith("prior.") for name in changed)
+
+    def test_tokens_that_are_not_settled_are_refused(self, run, tmp_path, capsys):
+        with pytest.raises(AssertionError):
+            run("--cached", "8")
+        assert "--cached needs --start" in capsys.readouterr().err
+        run("--settle", "9")
+        (tmp_path / "run" / "checkpoint.pt").rename(tmp_path / "early.pt")
+        with pytest.raises(AssertionError):
+            run("--start", str(tmp_path / "early.pt"), "--cached", "8")
+        assert "are not settled" in capsys.readouterr().err
+
+
 class TestRestore:
     """The model of exported files."""
 
@@ -97,7 +133,8 @@ class TestRestore:
             np.load(exported / "vqgan.test" / "tables.npz") as old,
             np.load(tmp_path / "vqgan.test" / "tables.npz") as new,
         ):
-            for name in set(old) - {"centroids", "map_frequencies"}:  # means of codes by use; rounded once more
+            np.testing.assert_allclose(new["centroids"], old["centroids"], atol=1e-3)
+            for name in set(old) - {"centroids", "map_frequencies"}:  # rounded once more
                 np.testing.assert_allclose(new[name], old[name], rtol=1e-5)
 
     def test_training_goes_on_from_it(self, run, exported):
