@@ -27,7 +27,14 @@ from tests.golden_files import EXPECTED, read
 
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()
 EXAMPLE = FORMAT[FORMAT.index("<!-- example: begin -->") : FORMAT.index("<!-- example: end -->")]
-GRAPHS = {"1": "graph", "2": "graph of `fast.2`"}  # by tag, how the tables of graphs begin
+GRAPHS = {"fast.1": "graph", "fast.2": "graph of `fast.2`"}  # how the tables of graphs begin, where not with the name
+PICTURES = [entry for entry in list_models() if entry.coding == "latents" and not entry.intra]
+
+
+def graphs(entry: ModelEntry) -> list[list[str]]:
+    """The table of the graphs of a model."""
+    header = GRAPHS.get(f"{entry.name}.{entry.tag}", f"graph of `{entry.name}`")
+    return table(f"{header} | inputs | outputs")
 
 
 def table(header: str) -> list[list[str]]:
@@ -59,7 +66,7 @@ class PlainModel:
     """The files of a model, its exact networks in 64-bit integers; arrays are (channel, row, column)."""
 
     def __init__(self, entry: ModelEntry):
-        self.folder, self.tag, self.layers = entry.folder, entry.tag, cache(self.read_layers)
+        self.folder, self.name, self.layers = entry.folder, f"{entry.name}.{entry.tag}", cache(self.read_layers)
         self.arrays = dict(np.load(self.folder / "tables.npz", allow_pickle=False))
         ends = np.cumsum(2 * self.arrays["limits"][1:].astype(int) + 2)
         self.frequencies = [[], *(part.tolist() for part in np.split(self.arrays["frequencies"], ends[:-1]))]
@@ -106,13 +113,32 @@ class PlainModel:
         features, index = (x[:, :height, :width] for x in self.scale_a(z, level))
         magnitude_a = yield [features, index]
         _, index = self.scale("b", [features], magnitude_a, level)
-        if self.tag == "1":
+        if self.name == "fast.1":
             yield [index]
             return
         magnitude = yield [magnitude_a, index]
+        if self.name.startswith("mlic"):
+            yield from self.scales_of_mlic(features, magnitude_a, magnitude, level)
+            return
         seen, index = self.scale("c", [features], magnitude_a + magnitude, level)
         magnitude = yield [seen, index]
         yield [self.scale("d", [features, seen], magnitude, level)[1]]
+
+    def scales_of_mlic(
+        self, features: np.ndarray, magnitude_a: np.ndarray, magnitude: np.ndarray, level: int
+    ) -> Generator[list[np.ndarray], np.ndarray, None]:
+        """Those of the passes C to H."""
+        memory = {"features": features, "magnitude_a": magnitude_a}
+        outputs = {
+            name: re.findall(r"(\w+) \(1, ", said) for name, _, said in table("graph of `mlic` | inputs | outputs")
+        }
+        for name, sums, seen in table("scale_p | what it knows | what was seen")[1:]:
+            letter = name[-1]
+            memory["magnitude"] = memory[f"magnitude_{chr(ord(letter) - 1)}"] = magnitude
+            known = np.concatenate([sum(memory[n] for n in part.split(" + ")) for part in sums.split(", then ")])
+            before = [features, *(memory[n] for n in seen.split(", then ") if n)]
+            memory[f"seen_{letter}"], memory["index"] = self.scale(letter, before, known, level)
+            magnitude = yield [memory[output] for output in outputs[name]]
 
 
 class PlainCoder:
@@ -214,7 +240,7 @@ def file_symbols(data: bytes) -> str:
     return digest.hexdigest()
 
 
-@pytest.fixture(scope="module", params=[e for e in list_models() if e.name == "fast"], ids=lambda entry: entry.tag)
+@pytest.fixture(scope="module", params=PICTURES, ids=lambda entry: f"{entry.name}.{entry.tag}")
 def entry(request) -> ModelEntry:
     return request.param
 
@@ -239,7 +265,7 @@ class TestSecondDecoder:
         assert digest.digest() == model.arrays["test_sha256"].tobytes()
 
     def test_finds_the_model_by_its_hash(self, entry):
-        decoder = [*(f"{row[0]}.onnx" for row in table(f"{GRAPHS[entry.tag]} | inputs | outputs")), "tables.npz"]
+        decoder = [*(f"{row[0]}.onnx" for row in graphs(entry)), "tables.npz"]
         digest = hashlib.sha256(b"".join((entry.folder / name).read_bytes() for name in decoder)).digest()
         heads = [next(chunks(read(name)))[1] for name in EXPECTED]
         assert struct.pack("<H", entry.wire_id) + digest[3::-1] in {head[7:13] for head in heads}
@@ -289,8 +315,9 @@ class TestTables:
     def test_model_arrays(self, model):
         sizes: dict[str, int] = {}
         rows = {name: rest for name, *rest in table("array | type | shape | meaning")}
-        if model.tag == "2":
-            rows |= {name: rest for name, *rest in table("array of `fast.2` | type | shape | meaning")}
+        if model.name != "fast.1":
+            title = f"array of `{model.name.removesuffix('.1')}` | type | shape | meaning"
+            rows |= {name: rest for name, *rest in table(title)}
         assert set(rows) == set(model.arrays)
         for name, (kind, shape, _) in rows.items():
             array = model.arrays[name]
@@ -301,11 +328,12 @@ class TestTables:
 
     def test_model_graphs(self, entry, model):
         channels, first = model.arrays["step"].shape[1], int(model.passes[0].any((1, 2)).sum())
-        sizes = {"M": channels, "N": model.arrays["z_index"].shape[1], "U": first, "V": channels - first}
-        for name, *sides in table(f"{GRAPHS[entry.tag]} | inputs | outputs"):
+        sizes = {"M": channels, "N": model.arrays["z_index"].shape[1], "U": first}
+        sizes["V" if entry.name == "fast" else "V+W+X"] = channels - first
+        for name, *sides in graphs(entry):
             session = load_model(entry, 1).session(name)
             for side, values in zip(sides, (session.get_inputs(), session.get_outputs()), strict=True):
-                described = re.findall(r"(\w+) \(1, (\w+), \w+, \w+\)( uint8)?", side)
+                described = re.findall(r"(\w+) \(1, ([\w+]+), \w+, \w+\)( uint8)?", side)
                 assert [value.name for value in values] == [found[0] for found in described]
                 assert [value.type == "tensor(uint8)" for value in values] == [bool(found[2]) for found in described]
                 for (_, word, _), value in zip(described, values, strict=True):

@@ -375,9 +375,10 @@ class TestFormat:
     def test_graphs_are_described(self, nets):
         """FORMAT.md writes U for the channels of the first slice, and so on."""
         c, shape = SMALL, r"(\w+) \(1, ([\w+]+), \w+, \w+\)( uint8)?"
-        widths = dict(zip("FUVWXLK", (c.f, *c.slices, c.low_k, c.k), strict=True)) | {"V+W+X": c.m - c.slices[0]}
+        widths = dict(zip("NFUVWXLKMC", (c.n, c.f, *c.slices, c.low_k, c.k, c.m, c.c), strict=True))
+        widths |= {"V+W+X": c.m - c.slices[0]}
         rows = {name: sides for name, *sides in table("graph of `mlic` | inputs | outputs")}
-        assert rows.keys() == {f"{kind}_{letter}" for kind in ("scale", "mean") for letter in "abcdefgh"}
+        assert {f"{name}.onnx" for name in rows} == {*nets.entry.decoder} - {"tables.npz"}
         for name, row in rows.items():
             session = nets.session(name)
             for side, values in zip(row, (session.get_inputs(), session.get_outputs()), strict=True):
@@ -385,7 +386,7 @@ class TestFormat:
                 assert [value.name for value in values] == [found for found, _, _ in described]
                 assert [value.type == "tensor(uint8)" for value in values] == [bool(kind) for _, _, kind in described]
             for value, (_, width, _) in zip(session.get_inputs(), re.findall(shape, row[0]), strict=True):
-                assert value.shape[1] == (widths | {"N": c.n})[width]
+                assert value.shape[1] == widths[width]
 
     def test_integers_alone_pass_the_self_test(self, entry):
         arrays = dict(np.load(entry.folder / "tables.npz"))

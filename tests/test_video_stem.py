@@ -123,7 +123,11 @@ def test_every_frame_goes_through_the_transforms_of_its_model(moving, monkeypatc
     used = []
     for name in ("analysis", "synthesis"):
         plain = getattr(OnnxModel, name)
-        note = lambda self, *given, name=name, plain=plain: used.append((name, self.entry.name)) or plain(self, *given)
+
+        def note(self, *given, name=name, plain=plain, **options):
+            used.append((name, self.entry.name))
+            return plain(self, *given, **options)
+
         monkeypatch.setattr(OnnxModel, name, note)
     data = coded(moving, keyint=5)
     # Latents of a frame are made while those before are coded, by the model of frames that follow others.

@@ -29,6 +29,7 @@ from pixa.bitstream.headers import Head
 from pixa.decoder import Decoder, chunk_name
 from pixa.io_image import picture_to_image
 from pixa.latents import TileSymbols
+from pixa.models.registry import find_model
 from pixa.pixels import Picture
 
 HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ ERRORS = HERE / "errors"
 FORMAT = HERE.parents[1] / "bitstream" / "FORMAT.md"
 SAMPLES = HERE.parents[1] / "app" / "samples"
 EXAMPLE = "grey-16x16-q20"
+MLIC_FILES = ("grey-1x1-q60", "rgb-96x64-q0", "rgb-96x64-q37.5", "rgb-96x64-q100", "rgb-41x67-q60", "rgb-1040x24-q37.5")
 BEGIN, END = "<!-- example: begin -->\n", "<!-- example: end -->"
 README = """# Golden files
 
@@ -45,7 +47,7 @@ with the error that `errors/expected.json` names.
 
 They are files of the default model. Folders such as `fast.1/` hold the same as an older model coded it, and are never
 written again: what was a file once stays one. Before another model becomes the default, pictures and `expected.json`
-of this one go into a folder of its name.
+of this one go into a folder of its name. Folders of `mlic` hold some of them as that model codes them.
 
 | file | what |
 |---|---|
@@ -98,13 +100,16 @@ def metadata() -> dict[str, bytes]:
     return {"icc": bytes(icc), "exif": exif, "xmp": b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"}
 
 
-def encode(samples: np.ndarray, quality: float, tile_log2: int = image.TILE_LOG2, **fields) -> bytes:
+def encoded(
+    samples: np.ndarray, quality: float, tile_log2: int = image.TILE_LOG2, model: str = "fast", **fields
+) -> bytes:
     with mock.patch.object(image, "TILE_LOG2", tile_log2):
-        return image.encode_picture(Picture(samples, **fields), quality)
+        return image.encode_picture(Picture(samples, **fields), quality, model=model)
 
 
-def golden_files() -> dict[str, tuple[str, bytes]]:
+def golden_files(model: str = "fast") -> dict[str, tuple[str, bytes]]:
     """(what, bytes) by name."""
+    encode = partial(encoded, model=model)
     gradient = np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))
     coffee, chelsea = sample("coffee", 120, 240, 64, 96), sample("chelsea", 90, 200, 67, 41)
     example = encode(gradient, 20)
@@ -328,6 +333,14 @@ def write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def write_golden(folder: Path, golden: dict[str, tuple[str, bytes]]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, (_, data) in golden.items():
+        (folder / f"{name}.pixa").write_bytes(data)
+        picture_to_image(Decoder(data).picture()).save(folder / f"{name}.png", optimize=True)
+    write_json(folder / "expected.json", {name: expectation(data) for name, (_, data) in golden.items()})
+
+
 def main() -> None:
     shutil.rmtree(ERRORS, ignore_errors=True)
     ERRORS.mkdir()
@@ -335,10 +348,9 @@ def main() -> None:
         old.unlink()
 
     golden = golden_files()
-    for name, (_, data) in golden.items():
-        (HERE / f"{name}.pixa").write_bytes(data)
-        picture_to_image(Decoder(data).picture()).save(HERE / f"{name}.png", optimize=True)
-    write_json(HERE / "expected.json", {name: expectation(data) for name, (_, data) in golden.items()})
+    write_golden(HERE, golden)
+    mlic = find_model("mlic")
+    write_golden(HERE / f"mlic.{mlic.tag}", {name: golden_files("mlic")[name] for name in MLIC_FILES})
 
     broken = broken_files({name: data for name, (_, data) in golden.items()})
     for name, file in broken.items():
