@@ -140,6 +140,15 @@ class PlainModel:
             memory[f"seen_{letter}"], memory["index"] = self.scale(letter, before, known, level)
             magnitude = yield [memory[output] for output in outputs[name]]
 
+    def self_test(self) -> bool:
+        z, test_magnitude = (self.arrays[f"test_{name}"][0].astype(np.int64) for name in ("z", "magnitude"))
+        scales, magnitude, digest = self.scales(z, 100), None, hashlib.sha256()
+        for pattern in self.passes:
+            for output in scales.send(magnitude):
+                digest.update(output.astype(np.uint8).tobytes())
+            magnitude = test_magnitude[pattern.any((1, 2))]
+        return digest.digest() == self.arrays["test_sha256"].tobytes()
+
 
 class PlainCoder:
     """The words and escapes of a tile."""
@@ -256,13 +265,7 @@ class TestSecondDecoder:
         assert file_symbols(read(name)) == EXPECTED[name]["symbols_sha256"]
 
     def test_passes_the_self_test(self, model):
-        z, test_magnitude = (model.arrays[f"test_{name}"][0].astype(np.int64) for name in ("z", "magnitude"))
-        scales, magnitude, digest = model.scales(z, 100), None, hashlib.sha256()
-        for pattern in model.passes:
-            for output in scales.send(magnitude):
-                digest.update(output.astype(np.uint8).tobytes())
-            magnitude = test_magnitude[pattern.any((1, 2))]
-        assert digest.digest() == model.arrays["test_sha256"].tobytes()
+        assert model.self_test()
 
     def test_finds_the_model_by_its_hash(self, entry):
         decoder = [*(f"{row[0]}.onnx" for row in graphs(entry)), "tables.npz"]

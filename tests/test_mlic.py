@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -32,7 +31,7 @@ from pixa.models.restore import restore
 from pixa.models.train import main
 from pixa.pixels import Picture
 from tests.test_exactness import RUNTIMES, decoded, derived_bounds, walked
-from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
+from tests.test_format_doc import PlainModel, file_symbols, table
 from tests.test_model import refused_layers
 from tests.torch_backend import TorchModel
 
@@ -388,44 +387,9 @@ class TestFormat:
             for value, (_, width, _) in zip(session.get_inputs(), re.findall(shape, row[0]), strict=True):
                 assert value.shape[1] == widths[width]
 
-    def test_integers_alone_pass_the_self_test(self, entry):
-        arrays = dict(np.load(entry.folder / "tables.npz"))
-        digest, memory = hashlib.sha256(), {}
-        at = lambda name: arrays[name][100].astype(np.int64)[:, None, None]
-        knows = {name: (sums, seen) for name, sums, seen in table("scale_p | what it knows | what was seen")}
-        rows = table("graph of `mlic` | inputs | outputs")
-        outputs = {name: re.findall(r"((?:magnitude|seen)_\w)", said) for name, _, said in rows}
-        for p, letter in zip(SMALL.passes, "abcdefgh", strict=True):
-            layers = stored_integers(entry.folder / f"scale_{letter}.onnx")
-            if letter == "a":
-                p1, d2, p3, p4, d5, p6, *layers = layers
-                x = np.clip(arrays["test_z"][0].astype(np.int64) * at("z_scale"), -255, 255)
-                x = shuffle(rescale(pointwise(x, *p1)))
-                x = rescale(pointwise(rescale(depthwise(x, *d2)), *p3))
-                x = rescale(depthwise(shuffle(rescale(pointwise(x, *p4))), *d5))
-                features = rescale(pointwise(x, *p6) + at("feature_bias"))
-                memory["features"], said = features, [features]
-                joint = features
-            else:
-                sums, seen = knows[f"scale_{letter}"]
-                known = np.concatenate([sum(memory[n] for n in part.split(" + ")) for part in sums.split(", then ")])
-                d1, *layers = layers
-                x = rescale(depthwise(known, *d1), shift=2)
-                joint = np.concatenate([features, *(memory[n] for n in seen.split(", then ") if n), x])
-                memory[f"seen_{letter}"] = x
-                said = [memory[name] for name in outputs[f"scale_{letter}"]]
-            p7, p8 = layers
-            index = rescale(pointwise(rescale(pointwise(joint, *p7)), *p8) + at(f"index_bias_{letter}"), top=63)
-            digest.update(b"".join(x.astype(np.uint8).tobytes() for x in (*said, index)))
-            memory["magnitude"] = arrays["test_magnitude"][0, SMALL.channels[p.part]].astype(np.int64)
-            memory[f"magnitude_{letter}"] = memory["magnitude"]
-        assert digest.digest() == arrays["test_sha256"].tobytes()
+    def test_second_decoder_passes_the_self_test(self, entry):
+        assert PlainModel(entry).self_test()
 
-
-def stored_integers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weight, bias) of every convolution of an exact graph."""
-    import onnx
-
-    graph = onnx.load(path).graph
-    arrays = [onnx.numpy_helper.to_array(c).astype(np.int64) for c in graph.initializer if c.dims]
-    return list(zip(arrays[0::2], arrays[1::2], strict=True))
+    def test_second_decoder_gives_the_symbols(self, files):
+        for data in files:
+            assert file_symbols(data) == Decoder(data).symbols_sha256()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -32,7 +33,7 @@ from pixa.models.train import main
 from pixa.pixels import Picture
 from tests.test_exactness import RUNTIMES, derived_bounds
 from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
-from tests.test_mlic import WIDTHS, as_tensor, stir, stored_integers
+from tests.test_mlic import WIDTHS, as_tensor, stir
 from tests.test_model import refused_layers
 from tests.torch_backend import TorchModel
 
@@ -464,3 +465,10 @@ def test_latents_of_a_picture_are_coded_without_a_past(photo, key):
     tile = TileSymbols(payload, *y_hat.shape, LEVEL, key)
     assert tile.motion is None and np.array_equal(tile.y[0], y)
     np.testing.assert_array_equal(tile.reconstruct(key), y_hat)
+
+
+def stored_integers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(weight, bias) of every convolution of an exact graph."""
+    graph = onnx.load(path).graph
+    arrays = [onnx.numpy_helper.to_array(c).astype(np.int64) for c in graph.initializer if c.dims]
+    return list(zip(arrays[0::2], arrays[1::2], strict=True))

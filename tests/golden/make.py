@@ -29,7 +29,7 @@ from pixa.bitstream.headers import Head
 from pixa.decoder import Decoder, chunk_name
 from pixa.io_image import picture_to_image
 from pixa.latents import TileSymbols
-from pixa.models.registry import find_model
+from pixa.models.registry import find_model, list_models
 from pixa.pixels import Picture
 
 HERE = Path(__file__).parent
@@ -37,7 +37,7 @@ ERRORS = HERE / "errors"
 FORMAT = HERE.parents[1] / "bitstream" / "FORMAT.md"
 SAMPLES = HERE.parents[1] / "app" / "samples"
 EXAMPLE = "grey-16x16-q20"
-MLIC_FILES = ("grey-1x1-q60", "rgb-96x64-q0", "rgb-96x64-q37.5", "rgb-96x64-q100", "rgb-41x67-q60", "rgb-1040x24-q37.5")
+SOME = ("grey-1x1-q60", "rgb-96x64-q0", "rgb-96x64-q37.5", "rgb-96x64-q100", "rgb-41x67-q60", "rgb-1040x24-q37.5")
 BEGIN, END = "<!-- example: begin -->\n", "<!-- example: end -->"
 README = """# Golden files
 
@@ -47,7 +47,7 @@ with the error that `errors/expected.json` names.
 
 They are files of the default model. Folders such as `fast.1/` hold the same as an older model coded it, and are never
 written again: what was a file once stays one. Before another model becomes the default, pictures and `expected.json`
-of this one go into a folder of its name. Folders of `mlic` hold some of them as that model codes them.
+of this one go into a folder of its name. Folders of other models hold some of them.
 
 | file | what |
 |---|---|
@@ -349,8 +349,9 @@ def main() -> None:
 
     golden = golden_files()
     write_golden(HERE, golden)
-    mlic = find_model("mlic")
-    write_golden(HERE / f"mlic.{mlic.tag}", {name: golden_files("mlic")[name] for name in MLIC_FILES})
+    for name in {entry.name for entry in list_models() if entry.coding == "latents" and not entry.intra} - {"fast"}:
+        files = golden_files(name)
+        write_golden(HERE / f"{name}.{find_model(name).tag}", {file: files[file] for file in SOME})
 
     broken = broken_files({name: data for name, (_, data) in golden.items()})
     for name, file in broken.items():
