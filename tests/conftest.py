@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,18 @@ def run(capsysbinary):
 
 
 @pytest.fixture
-def installed(folder, monkeypatch):
+def install_models(monkeypatch) -> Iterator[Callable[[Path], None]]:
+    """Puts the models of a folder in the place of the shipped ones."""
+
+    def install(folder: Path) -> None:
+        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
+        list_models.cache_clear()
+
+    yield install
+    list_models.cache_clear()
+
+
+@pytest.fixture
+def installed(folder, install_models):
     """Makes the models in `folder`, a fixture of the test's own, the only ones there are."""
-    monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
-    list_models.cache_clear()
-    yield
-    list_models.cache_clear()
+    install_models(folder)

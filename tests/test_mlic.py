@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from pixa.models.fast import Fast, FastConfig
 from pixa.models.grow import grow
 from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.mlic import CONTEXTS, Mlic, MlicConfig, pass_mask
-from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore
 from pixa.models.train import main
 from pixa.pixels import Picture
@@ -76,20 +75,8 @@ def exported(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def installed(monkeypatch) -> Iterator[Callable[[Path], None]]:
-    """Puts the models of a folder in the place of the shipped ones."""
-
-    def install(folder: Path) -> None:
-        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
-        list_models.cache_clear()
-
-    yield install
-    list_models.cache_clear()
-
-
-@pytest.fixture
-def weights(exported, installed) -> Path:
-    installed(exported)
+def weights(exported, install_models) -> Path:
+    install_models(exported)
     return exported
 
 
@@ -292,7 +279,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
         assert pixa.info((tmp_path / "photo.pixa").read_bytes())["model"].startswith("mlic")
         assert (tmp_path / "back.png").stat().st_size > 0
 
-    def test_halos_are_as_wide_as_the_networks_reach(self, photo, installed, tmp_path):
+    def test_halos_are_as_wide_as_the_networks_reach(self, photo, install_models, tmp_path):
         torch.manual_seed(5)
         mixing = Mlic(replace(SMALL, analysis_high=4, analysis_low=2, synthesis_low=3, synthesis_high=3))
         for layer in mixing.modules():
@@ -300,7 +287,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
                 nn.init.normal_(layer.depthwise.weight, std=0.5)
                 nn.init.normal_(layer.project.weight, std=0.2)
         written = export(mixing, "test", 9, tmp_path)
-        installed(tmp_path)
+        install_models(tmp_path)
         nets = OnnxModel(ModelEntry(**written), 1)
         altered = photo.copy()
         altered[128:144, 160:176] ^= 255
@@ -308,7 +295,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
         assert max(np.abs(rows - 8).max(), np.abs(columns - 10).max()) == nets.entry.analysis_halo == 4
 
     @pytest.mark.parametrize("kind", CONTEXTS)
-    def test_every_context_can_be_left_out(self, photo, weights, installed, tmp_path, kind):
+    def test_every_context_can_be_left_out(self, photo, weights, install_models, tmp_path, kind):
         full, lesser = lively(), Mlic(replace(SMALL, **{kind: False}))
         missing = full.state_dict().keys() - lesser.state_dict().keys()
         assert missing
@@ -317,7 +304,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
 
         lesser.load_state_dict(full.state_dict(), strict=False)
         export(lesser, kind, 950, tmp_path)
-        installed(tmp_path)
+        install_models(tmp_path)
         without, y_hat = Analysed(Picture(photo[:64, :80]), f"mlic.{kind}").encode(200)
         assert Decoder(without).tiles != Decoder(with_it).tiles
         nets = OnnxModel(find_model("mlic"), 1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import pixa
 from pixa.backends import TokenModel
-from pixa.models.registry import ModelEntry, find_model, list_models
+from pixa.models.registry import ModelEntry, find_model
 from pixa.models.vqgan import Vqgan
 from pixa.models.vqgan_export import export
 from tests.vqgan.models import settled
@@ -29,20 +28,8 @@ def exported(trained, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def installed(monkeypatch) -> Iterator[Callable[[Path], None]]:
-    """Puts the models of a folder in the place of the shipped ones."""
-
-    def install(folder: Path) -> None:
-        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: folder)
-        list_models.cache_clear()
-
-    yield install
-    list_models.cache_clear()
-
-
-@pytest.fixture
-def weights(exported, installed) -> Path:
-    installed(exported)
+def weights(exported, install_models) -> Path:
+    install_models(exported)
     return exported
 
 

@@ -56,14 +56,14 @@ class TestFiles:
         _, y_hat = Analysed(Picture(coffee), "vqgan").encode(160)
         assert (np.abs(y_hat - expected) > 1e-3).mean() < 0.01
 
-    def test_halos_are_as_wide_as_the_networks_reach(self, photo, installed, tmp_path):
+    def test_halos_are_as_wide_as_the_networks_reach(self, photo, install_models, tmp_path):
         torch.manual_seed(5)
         mixing = settled(photo, VqganConfig(**SMALL.as_dict() | {"analysis": 2, "low": 2, "high": 3}))
         for layer in mixing.modules():
             if isinstance(layer, Block):
                 nn.init.normal_(layer.depthwise.weight, std=0.5)
                 nn.init.normal_(layer.project.weight, std=0.2)
-        installed(tmp_path)
+        install_models(tmp_path)
         nets = TokenModel(ModelEntry(**export(mixing, "test", 9, tmp_path)), 1)
         altered = photo.copy()
         altered[128:136, 160:168] ^= 255

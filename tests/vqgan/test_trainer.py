@@ -56,7 +56,7 @@ def run(photo, tmp_path, monkeypatch) -> Callable[..., dict]:
 class TestTrainer:
     """`pixa train --model vqgan`, with few codes."""
 
-    def test_trains_settles_resumes_and_is_exported(self, photo, run, tmp_path, installed):
+    def test_trains_settles_resumes_and_is_exported(self, photo, run, tmp_path, install_models):
         path = tmp_path / "run" / "checkpoint.pt"
         before = run("--settle", "9")
         with pytest.raises(ValueError, match="before its tokens were settled"):
@@ -72,7 +72,7 @@ class TestTrainer:
         assert 0 < line["level_bpp_psnr_lpips"][0][1] < line["level_bpp_psnr_lpips"][-1][1]
 
         export(load(path), "7", 901, tmp_path)
-        installed(tmp_path)
+        install_models(tmp_path)
         assert pixa.decode(pixa.encode(photo, 50, model="vqgan")).shape == photo.shape
 
     def test_what_is_settled_does_not_change(self, run):
