@@ -23,6 +23,7 @@ from pixa.models.registry import ModelEntry
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
 NATIVE = "native_synthesis"
+ANSWERS = "index", "mean"
 LARGE_BLOCK = 31 << 20  # bytes; fresh pages for the arrays of every tile would be 7% of the time of a decoding
 
 
@@ -64,17 +65,15 @@ class OnnxModel:
             return self.sessions[graph, beside]
 
     def load(self, graph: str, beside: bool) -> ort.InferenceSession:
+        native = not graph.startswith("synthesis") and f"native_{graph}.onnx" in self.entry.native
+        integers = native and graph.startswith("scale") and graph != "scale_a"  # no faster with more threads than one
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1 if beside or self.in_integers(graph) else self.threads
+        options.intra_op_num_threads = 1 if beside or integers else self.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not self.optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        content = (self.entry.folder / f"{'native_' * self.in_integers(graph)}{graph}.onnx").read_bytes()
+        content = (self.entry.folder / f"{'native_' * native}{graph}.onnx").read_bytes()
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-    def in_integers(self, graph: str) -> bool:
-        """Whether a graph is run in its native form of integers, which more threads than one do not make faster."""
-        return graph.startswith("scale") and f"native_{graph}.onnx" in self.entry.native
 
     @property
     def cores(self) -> int:
@@ -160,17 +159,31 @@ class OnnxModel:
             "feature_bias": "feature_bias",
         }
         known = memory | {name: self.vector(vectors[name], level) for name in self.inputs(graph) if name in vectors}
-        return self.recall(graph, known, memory)
+        (index,) = self.recall(graph, known, memory)
+        return index
 
     def mean(self, p: int, memory: Memory, beside: bool = False) -> np.ndarray:
         """See `pixa.latents.Nets`."""
-        return self.recall(f"mean_{ascii_lowercase[p]}", memory, memory, beside)
+        means = self.recall(f"mean_{ascii_lowercase[p]}", memory, memory, beside)
+        return means[0] if len(means) == 1 else self.placed(p, means)
 
-    def recall(self, graph: str, known: Memory, memory: Memory, beside: bool = False) -> np.ndarray:
-        """Run a graph on what is known and keep what it says; the last output is the answer and is not kept."""
-        *kept, answer = self.run(graph, beside, **{name: known[name] for name in self.inputs(graph, beside)})
-        memory |= zip(self.outputs(graph, beside), kept, strict=False)
-        return answer
+    def placed(self, p: int, phases: list[np.ndarray]) -> np.ndarray:
+        """The means of pass p from those of each position of a 2x2 square, `pixa.models.phases`; zero elsewhere."""
+        pattern = self.passes[p][self.passes[p].any(1)]
+        height, width = (first + last - 1 for first, last in zip(phases[0].shape[2:], phases[3].shape[2:], strict=True))
+        mean = np.zeros((1, len(pattern), height, width), np.float32)
+        for place, phase in enumerate(phases):
+            row, column = divmod(place, 2)
+            own = np.flatnonzero(pattern[:, place])
+            mean[:, own[0] : own[-1] + 1, row::2, column::2] = phase[:, :, row:, column:]
+        return mean
+
+    def recall(self, graph: str, known: Memory, memory: Memory, beside: bool = False) -> list[np.ndarray]:
+        """Run a graph on what is known and keep what it says, but for the answer, which is returned."""
+        said = self.run(graph, beside, **{name: known[name] for name in self.inputs(graph, beside)})
+        named = list(zip(self.outputs(graph, beside), said, strict=True))
+        memory |= {name: output for name, output in named if not name.startswith(ANSWERS)}
+        return [output for name, output in named if name.startswith(ANSWERS)]
 
 
 class TokenModel(OnnxModel):

@@ -166,7 +166,7 @@ class TileSymbols:
         """Decode a payload for latents (channels, height, width).
 
         Args:
-            channels: if less than all, passes over those behind them are left undecoded.
+            channels: if less than all, the passes from the first on that codes others are left undecoded.
             past: what the tile follows, see `pixa.inter`; its symbols here, the rest to reconstruct.
             ahead: one thread that computes the means of a picture's tile, which `reconstruct` needs, while the next
                 symbols are being decoded.
@@ -183,12 +183,14 @@ class TileSymbols:
         z = decoder.decode(z_index.ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
         self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
         self.shape = (1, channels, height, width)
-        self.z, self.level, self.symbols, self.means = z, level, [], []
-        self.passes = [p for p in passes(nets, height, width) if p.channels.stop <= channels]
-        for p, (_, mask) in enumerate(self.passes):
+        self.z, self.level, self.passes, self.symbols, self.means = z, level, [], [], []
+        for p, coded in enumerate(passes(nets, height, width)):
+            if coded.channels.stop > channels:
+                break
+            self.passes.append(coded)
             if ahead and p and past is None:
                 self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
-            index = table_indexes(p, self.memory, level, nets, mask, self.still)
+            index = table_indexes(p, self.memory, level, nets, coded.mask, self.still)
             if ahead and not p and past is None:  # the first mean needs the features that its tables are made of
                 self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
             symbols = decoder.decode(index.ravel(), np.float32).reshape(index.shape)

@@ -61,8 +61,8 @@ def write_features(g: Graph, model: Backbone, z: str, z_scale: str, bias: str) -
     """z integers (1, N, h, w) -> features (1, F, 4h, 4w)."""
     h_s = model.h_s
     x = g.op("Clip", g.op("Mul", z, z_scale), g.scalar(-ACT_MAX), g.scalar(ACT_MAX))
-    x = g.layer(h_s.pw1, g.layer(h_s.mix1, g.shuffle(g.layer(h_s.up1, x), 2)))
-    return g.layer(h_s.pw2, g.layer(h_s.mix2, g.shuffle(g.layer(h_s.up2, x), 2)), bias)
+    x = g.layer(h_s.pw1, g.layer(h_s.mix1, g.up(h_s.up1, x, 2)))
+    return g.layer(h_s.pw2, g.layer(h_s.mix2, g.up(h_s.up2, x, 2)), bias)
 
 
 def write_index(g: Graph, index: str) -> str:

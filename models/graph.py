@@ -85,7 +85,7 @@ class Graph:
                 weight = module.weight.view(-1, module.c_in, module.k, module.k)
                 return self.conv(x, weight, module.bias, strides=[module.k] * 2)
             case Up():
-                return self.shuffle(self.layer(module.pointwise, x), module.k)
+                return self.up(module.pointwise, x, module.k)
             case Depthwise():
                 return self.conv(x, module.weight, module.bias, pads=[1] * 4, group=len(module.weight))
             case Block():
@@ -113,8 +113,9 @@ class Graph:
                 return self.global_attention(module, x, extra)
         raise TypeError(f"no ONNX form is known for {type(module).__name__}")
 
-    def shuffle(self, x: str, k: int) -> str:
-        return self.op("DepthToSpace", x, blocksize=k, mode="CRD")
+    def up(self, layer: nn.Module, x: str, k: int) -> str:
+        """A 1x1 layer whose channels (C, row, column) become k*k pixels."""
+        return self.op("DepthToSpace", self.layer(layer, x), blocksize=k, mode="CRD")
 
     def reshape(self, x: str, *shape: int) -> str:
         """0 keeps a size, -1 takes the rest."""

@@ -11,6 +11,8 @@ two. onnxruntime computes these with the integer instructions of a processor, ch
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 from onnx import TensorProto, numpy_helper
 from torch import nn
@@ -19,7 +21,7 @@ from pixa.models.exact import ACT_MAX, Exact, ExactDepthwise
 from pixa.models.graph import FLOAT, UINT8, Graph, Network
 
 LIFT = 1 + 2.0**-21  # n + 1/2 comes out above it in float32, n + 1/2 - 2**-k below it, for n < 256 and k <= 12
-KEEP_BYTES = ("Clip", "Concat", "DepthToSpace")  # operators that give bytes where they are given some
+KEEP_BYTES = ("Clip", "Concat")  # operators that give bytes where they are given some
 
 
 def fits(network: Network) -> bool:
@@ -44,7 +46,7 @@ class IntegerGraph(Graph):
 
     def __init__(self, name: str, inputs: dict[str, tuple[int, tuple]], signed: set[nn.Module]):
         super().__init__(name, inputs)
-        self.signed, self.bytes = signed, set()
+        self.signed, self.bytes = {*signed}, set()
 
     def stored(self, value) -> str:
         """A constant of the type that it has."""
@@ -85,6 +87,23 @@ class IntegerGraph(Graph):
         y = super().op("QLinearConv", self.cast(x, UINT8), one, zero, *kernel, one, zero, bias, **grouped)
         if module.high < ACT_MAX:
             y = super().op("Clip", y, "", self.stored(np.uint8(module.high)))
+        self.bytes.add(y)
+        return y
+
+    def up(self, layer: Exact, x: str, k: int) -> str:
+        """Channels are computed in the order (row, column, C), so that whole rows of bytes move."""
+        ordered = deepcopy(layer)
+        for parameter in ordered.parameters():
+            parameter.data = parameter.data.unflatten(0, (-1, k, k)).movedim(0, 2).flatten(0, 2)
+        if layer in self.signed:
+            self.signed.add(ordered)
+        y, channels = self.cast(self.layer(ordered, x), UINT8), len(layer.bias) // k**2
+        op = super().op
+        size = op("Mul", op("Slice", op("Shape", y), self.integers(2), self.integers(4)), self.integers(k, k))
+        size = op("Concat", self.integers(1), size, self.integers(channels), axis=0)
+        y = op("Reshape", op("Transpose", y, perm=[0, 2, 3, 1]), self.integers(0, 0, 0, k, k * channels))
+        y = op("Reshape", op("Transpose", y, perm=[0, 1, 3, 2, 4]), size)
+        y = op("Transpose", y, perm=[0, 3, 1, 2])
         self.bytes.add(y)
         return y
 

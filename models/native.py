@@ -1,6 +1,7 @@
 """Graphs that native decoders run in the place of others: the same functions in fewer and cheaper steps.
 
-The scale networks become integer ones, see `pixa.models.integers`. Of the synthesis:
+The scale networks become integer ones, see `pixa.models.integers`; large mean networks end where their pass codes, see
+`pixa.models.phases`. Of the synthesis:
 
 * A block whose hidden units never fire is the constant that it adds. In noise they may; where latents are as
   strong as that, the decoder runs the whole synthesis.
@@ -31,6 +32,7 @@ from pixa.models.backbone_graphs import synthesis
 from pixa.models.graph import UINT8, Graph, Network
 from pixa.models.integers import IntegerGraph, fits
 from pixa.models.layers import LEVELS, Block, Up
+from pixa.models.phases import in_phases
 from pixa.models.reduced import dead_leaves
 
 PREFIX = "native_"
@@ -159,8 +161,13 @@ def synthesis_graph(model: Backbone, quiet: Quiet) -> bytes:
 
 def write(model: Backbone, folder: Path, quiet: Quiet) -> dict:
     """Write the native graphs of a model beside the others; returns what the manifest says of them."""
-    scales = [network for network in architecture_of(model).scales(model) if fits(network)]
+    architecture = architecture_of(model)
+    scales = [network for network in architecture.scales(model) if fits(network)]
     graphs = {n.name: n.graph(IntegerGraph(n.name, n.inputs, {model.h_s.up1})) for n in scales}
+    passes = architecture.passes(model)
+    squares = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]
+    means = zip(architecture.means(model), squares, strict=True)
+    graphs |= {n.name: graph for n, pattern in means if (graph := in_phases(n, pattern))}
     graphs["synthesis"] = synthesis_graph(model, quiet)
     for name, content in graphs.items():
         (folder / f"{PREFIX}{name}.onnx").write_bytes(content)

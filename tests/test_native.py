@@ -22,6 +22,7 @@ from pixa.image import Analysed
 from pixa.latents import TileSymbols
 from pixa.models import native
 from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
+from pixa.models.checkerboard_graphs import means, passes
 from pixa.models.exact import ExactPointwise
 from pixa.models.export import export
 from pixa.models.graph import FLOAT, Network, spatial
@@ -139,6 +140,31 @@ class TestIntegers:
         decoder = Decoder(data)
         decoder.nets = nets
         assert decoder.symbols_sha256() == Decoder(data).symbols_sha256()
+
+
+class TestPhases:
+    """Means computed only where their pass codes."""
+
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (8, 6), (7, 9)])
+    def test_latents_are_those_of_whole_mean_networks(self, model, photo, shape):
+        rows, columns = (16 * side for side in shape)
+        data = pixa.encode(photo[:rows, :columns], quality=90)
+        (tile,) = Decoder(data).tiles
+        nets = model, OnnxModel(replace(model.entry, native=()), 1)
+        assert "native_mean_d.onnx" in model.entry.native
+        ours, plain = (TileSymbols(tile, model.channels, *shape, 180, net).reconstruct(net) for net in nets)
+        assert np.abs(plain).max() > 1
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+    def test_only_large_networks_of_checkerboards_are_split(self, lively):
+        assert native.in_phases(*self.last_pass(lively)) is None
+        whole = np.ones((SMALL.m, 4), bool)
+        network, pattern = self.last_pass(Checkerboard(replace(SMALL, k=128)))
+        assert native.in_phases(network, whole) is None
+        assert native.in_phases(network, pattern) is not None
+
+    def last_pass(self, model: Checkerboard) -> tuple[Network, np.ndarray]:
+        return means(model)[-1], passes(model)[-1][:, [0, 1, 1, 0]]
 
 
 class TestAhead:
