@@ -150,6 +150,10 @@ class OnnxModel:
         """See `pixa.inter.Predictor`."""
         return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
 
+    def share(self, level: int) -> float | None:
+        """See `pixa.inter.Predictor`."""
+        return float(self.arrays["bypass"][level, 0]) if "bypass" in self.arrays else None
+
     def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
         """See `pixa.latents.Nets`."""
         graph = f"scale_{ascii_lowercase[p]}"

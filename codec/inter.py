@@ -8,20 +8,21 @@ The past of a tile is that of its place in the frames before, h by w latents:
     picture           the frame itself, (16h, 16w, 3) uint8; an encoder's alone
 
 Only the symbols choose tables. Where a tile stands still, its latents are those of the last frame and nothing is coded.
+
+Latents do not say all of a picture. What they leave out of the last frame, once moved, a model may let the next one
+take over, so that a picture is not worn down by one analysis and synthesis after the other.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables
 from pixa.models import motion
-
-STEP_WORTH = 6 / np.log(2)  # bits that a squared quantiser step is worth, see `pixa.latents.optimise`
-SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
+from pixa.models.overlap import compensate
 
 Past = dict[str, np.ndarray]
 
@@ -32,15 +33,29 @@ class Predictor(Protocol):
     def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
         """Latents (1, M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect."""
 
+    def share(self, level: int) -> float | None:
+        """How much a frame takes over of what latents leave out of the moved picture; None: a model knows no such."""
 
-def still(past: Past, y: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Where latents y (1, M, h, w) are better left as they were than coded anew, (h, w) bool.
 
-    A symbol that takes a latent from r steps off to |r| - 1 is worth 2|r| - 1 squared steps. Where all that are worth
-    more than they take do not pay for the block, it repeats.
+class Bypass(NamedTuple):
+    """What a tile may take over from the past.
+
+    Attributes:
+        moved: the last frame along the motion of this one, (16h, 16w, 3) uint8.
+        predicted: its latents (M, h, w), those of the tile where it stands still.
+        share: (h, w) float32, of `moved` less what `predicted` shows.
     """
-    gain = STEP_WORTH * (2 * np.abs((y - past["past_hat_1"]) / step) - 1) - SYMBOL_BITS
-    return np.maximum(gain, 0).sum(1)[0] < BLOCK_BITS
+
+    moved: np.ndarray
+    predicted: np.ndarray
+    share: np.ndarray
+
+    def add(self, shown: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8, sides up to those of `moved`, from what the latents of the tile and `predicted` show."""
+        height, width = shown.shape[:2]
+        share = self.share.repeat(motion.BLOCK, 0).repeat(motion.BLOCK, 1)[:height, :width, None]
+        left_out = self.moved[:height, :width].astype(np.float32) - predicted
+        return np.rint(shown + share * left_out).clip(0, 255).astype(np.uint8)
 
 
 def find(past: Past, step: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -95,10 +110,23 @@ def motion_tables(contexts: np.ndarray, mask: np.ndarray, tables: Tables) -> np.
 
 
 def expected(past: Past, field: np.ndarray, level: int, nets: Predictor) -> Past:
-    """The latents (1, M, h, w) of the past frame, and those "predicted" that its picture, moved, lets expect."""
-    warped = motion.warp(past["past_picture"][None].astype(np.int16), field[None])
-    predicted = nets.predict(warped[0].astype(np.uint8), level)
-    return {"past_hat_1": past["past_hat_1"], "predicted": predicted}
+    """The past frame "moved", (16h, 16w, 3) uint8, the latents (1, M, h, w) "predicted" from that, and its own."""
+    picture = past["past_picture"]
+    if nets.share(level) is None:
+        moved = motion.warp(picture[None].astype(np.int16), field[None])[0]
+    else:
+        planes = np.moveaxis(picture, 2, 0)[None].astype(np.float32)
+        moved = np.moveaxis(np.rint(compensate(planes, field[None])[0]).clip(0, 255), 0, 2)
+    moved = np.ascontiguousarray(moved.astype(np.uint8))
+    return {"past_hat_1": past["past_hat_1"], "moved": moved, "predicted": nets.predict(moved, level)}
+
+
+def bypass(y_hat: np.ndarray, known: Past, mask: np.ndarray | None, level: int, nets: Predictor) -> Bypass | None:
+    """What a tile of latents y_hat (1, M, h, w) takes over; nothing if it is a picture's."""
+    if mask is None or (share := nets.share(level)) is None:
+        return None
+    predicted = np.where(mask, y_hat, known["predicted"])[0]
+    return Bypass(known["moved"], predicted, np.where(mask, 1, share).astype(np.float32))
 
 
 def kept(rebuilt: np.ndarray, known: Past, mask: np.ndarray | None, channels: slice) -> np.ndarray:

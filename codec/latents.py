@@ -15,12 +15,13 @@ import numpy as np
 from pixa import inter
 from pixa.bitstream import entropy
 from pixa.bitstream.tables import Tables
+from pixa.models import motion
 
 STRIDE = 16  # pixels a latent position
 ALIGN = 1  # latent positions that the sides of a picture are a multiple of
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
-TRADE_WORTH = 5 * inter.STEP_WORTH
+TRADE_WORTH = 5 * motion.STEP_WORTH
 
 Memory = dict[str, np.ndarray]
 
@@ -99,8 +100,9 @@ def encode_tile(
     trade: bool = False,
     z: np.ndarray | None = None,
     past: inter.Past | None = None,
-) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """Code latents y (M, h, w); returns the payload, and as the decoder will see them y_hat (M, h, w) and the symbols.
+) -> tuple[bytes, np.ndarray, np.ndarray, inter.Bypass | None]:
+    """Code latents y (M, h, w); returns the payload, and as the decoder will see them y_hat (M, h, w), the symbols and
+    what the tile takes over from the past.
 
     Args:
         trade: quantise rate-distortion optimally instead of rounding.
@@ -112,7 +114,7 @@ def encode_tile(
     known, groups, still = {}, [], None
     if past is not None:
         y, gain = y * gain * step, 1 / step
-        still = inter.still(past, y, step)
+        still = motion.still(y, past["past_hat_1"], step)[0]
         field = inter.find(past, step, still)
         known = seen(past) | inter.expected(past, field, level, nets)
         groups = inter.write(field, still, nets.tables)
@@ -140,8 +142,8 @@ def encode_tile(
         y_hat[:, channels] += memory["y_hat"]
         coded[:, channels] += symbols
         groups.append((symbols.ravel(), index.ravel()))
-    payload = entropy.encode(groups, nets.tables)
-    return payload, inter.followed(y_hat, known, still)[0], coded[0]
+    payload, y_hat = entropy.encode(groups, nets.tables), inter.followed(y_hat, known, still)
+    return payload, y_hat[0], coded[0], inter.bypass(y_hat, known, still, level, nets)
 
 
 class TileSymbols:
@@ -150,6 +152,7 @@ class TileSymbols:
     Attributes:
         motion: (h, w, 2), of a tile that follows another; None in a picture.
         still: (h, w) bool, likewise, where it is as it was.
+        bypass: what it takes over from the past, once it is reconstructed.
     """
 
     def __init__(
@@ -175,7 +178,7 @@ class TileSymbols:
             Corrupt: the payload contradicts itself.
         """
         decoder, self.past = entropy.Decoder(payload, nets.tables), past
-        self.motion = self.still = None
+        self.motion = self.still = self.bypass = None
         if past is not None:
             self.motion, self.still = inter.read(decoder, height, width, nets.tables)
         shape = (1, nets.vector("z_index", level).shape[1], -(-height // HYPER), -(-width // HYPER))
@@ -237,7 +240,9 @@ class TileSymbols:
         for p, (channels, _) in enumerate(self.passes):
             memory["y_hat"] = self.rebuilt(p, nets.mean(p, memory), nets, known)
             y_hat[:, channels] += memory["y_hat"]
-        return inter.followed(y_hat, known, self.still)[0]
+        y_hat = inter.followed(y_hat, known, self.still)
+        self.bypass = inter.bypass(y_hat, known, self.still, self.level, nets)
+        return y_hat[0]
 
     def integers(self) -> bytes:
         """Every symbol as little-endian int16, what a tile that follows another begins with first, then hyper-latents:
@@ -269,7 +274,7 @@ def table_indexes(
         height, width = mask.shape[2:]
         cut = lambda a: np.ascontiguousarray(a[:, :, :height, :width])
         index = cut(index)
-        memory |= {name: cut(a) for name, a in memory.items() if name != "z"}
+        memory |= {name: cut(a) for name, a in memory.items() if name not in ("z", "moved")}
     return index * (mask if still is None else mask & ~still)
 
 

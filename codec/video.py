@@ -8,6 +8,7 @@ of a frame can be decoded while those of the frame before are still being made i
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,17 +16,18 @@ import numpy as np
 from pixa.backends import OnnxModel
 from pixa.bitstream.headers import Head
 from pixa.image import analysed, helpers, latent_size, pixel_slices, synthesised, tile_slices
+from pixa.inter import Bypass
 from pixa.latents import Memory, TileSymbols
 
 IN_FLIGHT = 1 << 23  # pixels of the frames that are worked on at a time, unless a single one has more
 
 
 class Coded(NamedTuple):
-    """A frame as an encoder has coded it: payload, latents y_hat and symbols y (M, h, w) of every tile."""
+    """A frame as an encoder has coded it: what `encode_tile` returns of every tile."""
 
     key: bool
     level: int
-    tiles: list[tuple[bytes, np.ndarray, np.ndarray]]
+    tiles: list[tuple[bytes, np.ndarray, np.ndarray, Bypass | None]]
 
     @property
     def payloads(self) -> list[bytes]:
@@ -88,8 +90,9 @@ class FrameCoder:
     def keep(self, coded: Coded) -> None:
         """Let the next frames follow this one."""
         if self.inter:
-            self.remember([symbols[None] for _, _, symbols in coded.tiles], coded.key)
-            self.rebuild([y_hat for _, y_hat, _ in coded.tiles], coded.level, coded.key)
+            _, y_hat, symbols, bypasses = zip(*coded.tiles, strict=True)
+            self.remember([y[None] for y in symbols], coded.key)
+            self.rebuild(y_hat, bypasses, coded.level, coded.key)
 
     def symbols(self, payloads: list[bytes], level: int, key: bool) -> list[TileSymbols]:
         """The integers of a frame, tile by tile.
@@ -112,15 +115,36 @@ class FrameCoder:
         if not key:
             for tile, shown in zip(symbols, self.shown, strict=True):
                 tile.past |= shown
-        return self.rebuild([tile.reconstruct(self.nets(key)) for tile in symbols], level, key)
+        y_hat = [tile.reconstruct(self.nets(key)) for tile in symbols]
+        return self.rebuild(y_hat, [tile.bypass for tile in symbols], level, key)
 
     def remember(self, symbols: list[np.ndarray], key: bool) -> None:
         """Note the symbols of the tiles, each (1, M, h, w)."""
         before = [np.zeros_like(y) for y in symbols] if key else [memory["past_1"] for memory in self.past]
         self.past = [{"past_1": y, "past_2": last} for y, last in zip(symbols, before, strict=True)]
 
-    def rebuild(self, parts: list[np.ndarray], level: int, key: bool) -> np.ndarray:
-        """The samples (H, W, 3) uint8 that latents of the tiles, each (C, h, w), give; the next frame may see them."""
+    def rebuild(
+        self, parts: Sequence[np.ndarray], bypasses: Sequence[Bypass | None], level: int, key: bool
+    ) -> np.ndarray:
+        """The samples (H, W, 3) uint8 of latents of the tiles, each (C, h, w), and of what these take over from the
+        past; the next frame may see them.
+        """
+        samples = self.synthesise(parts, level, key)
+        if all(bypasses):
+            predicted = self.synthesise([bypass.predicted for bypass in bypasses], level, key)
+            for tile, bypass in zip(self.tiles, bypasses, strict=True):
+                place = pixel_slices(tile)
+                samples[place] = bypass.add(samples[place], predicted[place])
+        if self.inter:
+            picture = self.padded(samples)
+            self.shown = [
+                {"past_hat_1": part[None], "past_picture": picture[pixel_slices(tile)]}
+                for part, tile in zip(parts, self.tiles, strict=True)
+            ]
+        return samples
+
+    def synthesise(self, parts: Sequence[np.ndarray], level: int, key: bool) -> np.ndarray:
+        """The samples (H, W, 3) uint8 that latents of the tiles, each (C, h, w), show."""
         nets, size = self.nets(key), latent_size(self.head.width, self.head.height, self.key.coder)
         y_hat = np.empty((nets.rebuilt_channels, *size), np.float32)
         for tile, part in zip(self.tiles, parts, strict=True):
@@ -129,12 +153,6 @@ class FrameCoder:
         with helpers(nets) as pool:
             for target, rgb in synthesised(nets, y_hat, level, samples, pool):
                 target[:] = rgb
-        if self.inter:
-            picture = self.padded(samples)
-            self.shown = [
-                {"past_hat_1": part[None], "past_picture": picture[pixel_slices(tile)]}
-                for part, tile in zip(parts, self.tiles, strict=True)
-            ]
         return samples
 
     def padded(self, samples: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from pixa.datasets.pictures import Pictures
 from pixa.models import native, reduced
 from pixa.models.architectures import architecture_of, decoder, encoder
 from pixa.models.backbone import CONTEXT_MAX, Z_MAX, Backbone
+from pixa.models.backbone_graphs import synthesis
 from pixa.models.calibrate import calibrated_tables, coded_crops
 from pixa.models.checkpoint import load_model
 from pixa.models.exact import ACT_MAX, EXACT_LIMIT, Exact
@@ -44,15 +45,20 @@ def level_arrays(model: Backbone) -> dict[str, np.ndarray]:
     table = lambda module: module(level)[:, :, 0, 0].detach()
     whole = lambda module, kind: table(module).round().numpy().astype(kind)
     biases = [bias_of(scale) for scale in architecture_of(model).scales(model)]
-    return {
-        "gain": table(model.log_gain).exp().numpy(),
-        "step": table(model.log_step).exp().numpy(),
-        "z_gain": table(model.log_z_gain).exp().numpy(),
-        "vector": table(model.vector).numpy(),
-        "z_scale": whole(model.h_s.z_scale, np.uint8),
-        "z_index": z_table(model.z_index(level)[:, :, 0, 0].detach().round()).numpy().astype(np.uint8),
-        "feature_bias": whole(model.h_s.bias, np.int32),
-    } | {name: whole(model.get_submodule(name), np.int32) for name in biases}
+    shares = {"bypass": table(model.bypass).numpy()} if architecture_of(model).inter else {}
+    return (
+        {
+            "gain": table(model.log_gain).exp().numpy(),
+            "step": table(model.log_step).exp().numpy(),
+            "z_gain": table(model.log_z_gain).exp().numpy(),
+            "vector": table(model.vector).numpy(),
+            "z_scale": whole(model.h_s.z_scale, np.uint8),
+            "z_index": z_table(model.z_index(level)[:, :, 0, 0].detach().round()).numpy().astype(np.uint8),
+            "feature_bias": whole(model.h_s.bias, np.int32),
+        }
+        | {name: whole(model.get_submodule(name), np.int32) for name in biases}
+        | shares
+    )
 
 
 def prove_exact(model: Backbone, arrays: dict[str, np.ndarray]) -> dict[str, int]:
@@ -154,8 +160,10 @@ def decode_macs(model: Backbone) -> float:
     h_s, g_s = model.h_s, model.g_s
     strides = {h_s.up1: 64, h_s.mix1: 32, h_s.pw1: 32, h_s.up2: 32, g_s.high: 8, g_s.head: 8}
     strides |= dict.fromkeys(getattr(model, "g_p", ())[: 1 + model.config.analysis_high], 8)
-    total = 0.0
-    for network in decoder(model):
+    total, networks = 0.0, decoder(model)
+    if architecture_of(model).inter:  # what the prediction shows is synthesised too
+        networks.append(synthesis(model))
+    for network in networks:
         for layer in network.layers:
             weights = sum(p.numel() for name, p in layer.named_parameters() if name.endswith("weight"))
             products = sum(getattr(module, "products", 0) for module in layer.modules())

@@ -19,7 +19,8 @@ from pixa.models.fast import Fast
 from pixa.models.grow import grow
 from pixa.models.layers import LEVELS
 from pixa.models.mlic import CONTEXTS, Mlic
-from pixa.models.rates import STEP_WORTH, rd_lambda
+from pixa.models.motion import STEP_WORTH
+from pixa.models.rates import rd_lambda
 from pixa.models.refine import refine
 from pixa.models.run import Run, TrainConfig
 from pixa.models.wake import wake

@@ -10,6 +10,7 @@ neighbours, and how far these lie apart chooses the table. So a field that moves
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -23,8 +24,13 @@ COARSE, COARSE_REACH = 4, 8  # the search begins with pictures so much smaller, 
 SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
 CONTEXTS = len(SPREADS) + 1
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
-WORTH = 0.25  # sum of absolute differences, in quantiser steps of the latents, that a bit of motion is worth
-SWEEPS = 2  # of the search over the field, each block with regard to its neighbours
+RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # at which tables fall off, by context
+WORTH = 0.375  # sum of absolute differences, in quantiser steps of the latents, that a bit of motion is worth
+SWEEPS = 4  # of the search over the field, each block with regard to its neighbours
+DEPARTURE, DISTANCE = np.log2((1 + RATES) / (1 - RATES)), -np.log2(RATES)  # bits: -log2 of a table's mass at d steps
+STEP_WORTH = 6 / np.log(2)  # bits that a squared quantiser step of a latent is worth, see `pixa.latents.optimise`
+SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
+DEAREST = 9.0  # bits that the search takes a component of a vector to cost at most
 LIMIT = 63  # of the tables of vectors
 STILL_CONTEXTS = 3  # of where a picture stands still: neighbours alike, not alike, and what nothing predicts
 
@@ -32,6 +38,11 @@ STILL_CONTEXTS = 3  # of where a picture stands still: neighbours alike, not ali
 def places(n: int, like):
     """0 to n - 1, in the library and on the device of `like`."""
     return np.arange(n) if isinstance(like, np.ndarray) else like.new_tensor(range(n)).long()
+
+
+def like(constant: np.ndarray, array):
+    """A constant in the library and on the device of an array of its type."""
+    return constant if isinstance(array, np.ndarray) else array.new_tensor(constant)
 
 
 def typed(x, like):
@@ -111,10 +122,21 @@ def search(picture, past, penalty):
     for where in (odd, ~odd) * SWEEPS:
         around = neighbours(best)
         middle = median(*around)
-        price = lambda motion, middle=middle: penalty * bits(motion - middle)
+        costs = [like(constant, current)[spread_context(*around)] for constant in (DEPARTURE, DISTANCE)]
+        price = lambda motion, middle=middle, costs=costs: penalty * bits(motion - middle, *costs)
         for candidate in (*around, middle):
             consider(candidate, price, where)
     return best
+
+
+def still(y, past, step):
+    """Where latents y (B, M, h, w) are better left as those of the past than coded anew, (B, h, w) booleans.
+
+    A symbol that takes a latent from r steps off to |r| - 1 is worth 2|r| - 1 squared steps. Where all that are worth
+    more than they take do not pay for the block, it repeats.
+    """
+    gain = STEP_WORTH * (2 * abs((y - past) / step) - 1) - SYMBOL_BITS
+    return gain.clip(min=0).sum(1) < BLOCK_BITS
 
 
 def choose(condition, yes, no):
@@ -169,10 +191,15 @@ def median(a, b, c, d):
     return (a + b + c + d - low - high) // 2
 
 
-def bits(difference):
-    """Roughly what a difference (..., 2) from its prediction costs, (...)."""
-    size = abs(difference)
-    return 2.5 * (size > 0).sum(-1) + 0.9 * (size * 1.0).clip(0, 8).sum(-1) ** 0.7
+def spread_context(*around):
+    """The contexts (..., 2) of vectors between such neighbours."""
+    spread = functools.reduce(highest, around) - functools.reduce(lowest, around)
+    return sum(typed(spread > limit, spread) for limit in SPREADS)
+
+
+def bits(difference, departure, distance):
+    """What differences (..., 2) from predictions cost, (...), by `DEPARTURE` and `DISTANCE` in their contexts."""
+    return (departure + distance * abs(difference)).clip(max=DEAREST).sum(-1)
 
 
 def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
@@ -217,8 +244,7 @@ def motion_tables() -> Tables:
     Behind them those of where a picture stands still.
     """
     size = np.abs(np.arange(-LIMIT, LIMIT + 1))
-    rates = [0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9]
-    mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in rates]
+    mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in RATES.astype(float).round(2)]
     mass += [np.array([share, 1 - 2 * share, share, 1e-6]) for share in (0.03, 0.25, 0.33)]
     limits = [0] + [LIMIT] * CONTEXTS + [1] * STILL_CONTEXTS
     return Tables(np.array(limits), np.concatenate([integer_frequencies(m) for m in mass]))

@@ -14,7 +14,6 @@ from pixa.models.layers import ANCHOR_STEP, ANCHORS
 SCALE_MIN, SCALE_RATIO, SCALES = 0.11, 1000.0, 64  # standard deviation of table i: 0.11 * 1000**(i/63)
 INDEX_UNIT = math.log(SCALE_RATIO) / (SCALES - 1)
 LAMBDA_MIN, LAMBDA_RATIO = 0.0008, 400.0
-STEP_WORTH = 6 / math.log(2)  # bits that a squared quantiser step of a latent is worth, see `pixa.latents.optimise`
 
 
 def rd_lambda(level: Tensor) -> Tensor:

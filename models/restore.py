@@ -64,6 +64,8 @@ def restore(folder: Path) -> Backbone:
         model.set_tables(Tables(arrays["limits"], arrays["frequencies"]))
         biases = [name for name in arrays.files if name.startswith("index_bias_")]
         places = LEVEL_ARRAYS | {name: (name, lambda a: a / 2**10) for name in biases}
+        if "bypass" in arrays:
+            places["bypass"] = ("bypass", lambda a: a)
         for name, (path, transform) in places.items():
             anchors = torch.from_numpy(arrays[name][::ANCHOR_STEP].astype(np.float32))
             model.get_submodule(path).anchors.copy_(transform(anchors))

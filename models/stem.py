@@ -1,8 +1,8 @@
 """`stem`: the frames of a video between key frames, coded as what the past does not tell.
 
-    past picture --(motion)--> warp --> g_p --> predicted (M, h, w) -----+--------------------+
+    past picture --(motion)--> moved --> g_p --> predicted (M, h, w) ----+--------------------+
                                                                          |                    |
-    frame --> g_a --> y - predicted = residual latents, coded as `fast` codes latents ... + predicted --> g_s --> frame
+    frame --> g_a --> y - predicted = residual latents, coded as `fast` codes latents ... + predicted --> g_s --> shown
                                             |                                  |
                              table indexes: hyper features, past symbols     means: hyper features, predicted
 
@@ -17,6 +17,11 @@ Transforms, gains and steps are those of an image model, which codes key frames 
 start it codes residual latents by that model's prices. g_p starts as g_a and is a network of its own, because g_a of a
 decoded picture is not what the picture was decoded from: frames that repeat would lose about 0.7 dB each. Residuals
 are taken among latents as they are decoded, since gains and steps need not be inverses of each other.
+
+What latents leave out of the moved picture the frame takes over to a share, so that detail is coded once and not worn
+down by an analysis and a synthesis for every frame:
+
+    frame shown = g_s(y_hat) + share * (moved - g_s(predicted))
 
 No float chooses a table: the symbols of the past frames are integers and do not depend on what was predicted from
 pixels, so a rounding error can move a sample and never a symbol.
@@ -35,21 +40,25 @@ from torch import Tensor, nn
 
 from pixa.bitstream.tables import Tables
 from pixa.models.backbone import CONTEXT_MAX, Backbone, BackboneConfig, Coded
-from pixa.models.checkerboard import Checkerboard, pass_mask
+from pixa.models.checkerboard import pass_mask
 from pixa.models.exact import ACT_BITS, ExactDepthwise, ExactPointwise, LevelInteger
-from pixa.models.fast import ScaleSeeing
-from pixa.models.layers import ANCHORS, Pointwise, blocks, round_ste
-from pixa.models.motion import motion_tables
+from pixa.models.fast import Fast, ScaleSeeing
+from pixa.models.layers import ANCHORS, LevelVector, Pointwise, blocks, round_ste
+from pixa.models.motion import BLOCK, motion_tables
 from pixa.models.rates import SCALES, start_tables
 
 WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those of pictures
 PAST = 2  # frames whose symbols choose tables
+SHARE = 0.65  # of what latents leave out of the past that is taken over
 MOTION_TABLES = 2 * SCALES - 1  # the number of the first
 
 
 @dataclass(frozen=True)
 class StemConfig(BackboneConfig):
     """Widths of `stem`; those of the transforms are those of the image model that codes its key frames."""
+
+    synthesis_low: int = 0
+    synthesis_hidden: int = 192
 
 
 class ScalePast(nn.Module):
@@ -113,20 +122,24 @@ class Past(NamedTuple):
     """What a frame is coded with.
 
     Attributes:
-        predicted: latents by motion from the past picture (B, M, h, w).
+        moved: the past picture along the motion (B, 3, 16h, 16w), in [0, 1].
+        predicted: its latents (B, M, h, w).
+        still: where the frame repeats the past one, (B, 1, h, w) booleans.
         latents: those of the past frame (B, M, h, w).
         magnitudes: min(|symbols|, 15) of the past frames, the last one first (B, 2M, h, w).
     """
 
+    moved: Tensor
     predicted: Tensor
+    still: Tensor
     latents: Tensor
     magnitudes: Tensor
 
 
 def nothing(y: Tensor) -> Past:
-    """The past of latents (B, M, h, w) that follow nothing."""
+    """The past of latents (B, M, h, w) that follow nothing, not even a picture."""
     zeros = torch.zeros_like(y)
-    return Past(zeros, zeros, zeros.repeat(1, PAST, 1, 1))
+    return Past(zeros[:, :0], zeros, torch.zeros_like(y[:, :1], dtype=torch.bool), zeros, zeros.repeat(1, PAST, 1, 1))
 
 
 class Stem(Backbone):
@@ -142,17 +155,18 @@ class Stem(Backbone):
         self.mean_b = MeanRest(config.k, m)
         self.index_bias_a = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
         self.index_bias_b = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
+        self.bypass = LevelVector(torch.full((ANCHORS, 1), SHARE))
         self.set_tables(with_motion(start_tables()))
 
     def as_decoded(self, y: Tensor, level: Tensor) -> Tensor:
         """Latents of the analysis at the size that they have when decoded: gains and steps need not be inverses."""
         return y * (self.log_gain(level) + self.log_step(level)).exp()
 
-    def predict(self, warped: Tensor, level: Tensor) -> Tensor:
-        """Latents (B, M, H/16, W/16) that a warped past picture (B, 3, H, W) in [0, 1] lets expect."""
+    def predict(self, moved: Tensor, level: Tensor) -> Tensor:
+        """Latents (B, M, H/16, W/16) that a moved past picture (B, 3, H, W) in [0, 1] lets expect."""
         trunk = 1 + self.config.analysis_high
-        with self.trunk_precision(warped):
-            high = self.g_p[:trunk](warped - 0.5)
+        with self.trunk_precision(moved):
+            high = self.g_p[:trunk](moved - 0.5)
         return self.as_decoded(self.g_p[trunk:](high.float()), level)
 
     def start_scales(self, index: Tensor) -> None:
@@ -161,26 +175,37 @@ class Stem(Backbone):
             bias.anchors.copy_(index / 16)
 
     @torch.no_grad()
-    def follow(self, image: Checkerboard) -> None:
-        """Start as `image` does with the residual latents, whatever the past says.
+    def follow(self, image: Fast) -> None:
+        """Start with the transforms of `image`, and code residual latents as it does those of passes C and D, whatever
+        the past says. Of its first slice only the biases of the tables are taken.
 
         Raises:
             ValueError: the models differ in their widths or depths.
         """
-        if self.config.as_dict() != image.config.as_dict():
+        if not image.config.as_dict().items() >= self.config.as_dict().items():
             raise ValueError("a model cannot follow one of other widths")
-        own = self.state_dict()
-        same = {name: v for name, v in image.state_dict().items() if name in own and own[name].shape == v.shape}
-        self.load_state_dict(own | same)
-        f, hidden = self.config.f, self.config.hidden
+        f, hidden, low = self.config.f, self.config.hidden, image.config.low
+        for name in ("g_a", "g_s", "h_a", "h_s", "log_gain", "log_step", "log_z_gain", "vector", "z_index"):
+            self.get_submodule(name).load_state_dict(image.get_submodule(name).state_dict())
         self.g_p.load_state_dict(image.g_a.state_dict())
-        for bias in (self.index_bias_a, self.index_bias_b):
-            bias.anchors.add_(WIDER)
-        self.mean_a.blocks[0].load_state_dict(image.mean_a.block.state_dict())
-        for scale, old in ((self.scale_a.hidden, image.scale_a.hidden), (self.scale_b.hidden, image.scale_b.hidden)):
-            scale.weight.zero_()
-            scale.weight[:, :f] = old.weight[:, :f]
-        self.scale_b.hidden.weight[:, f + hidden :] = image.scale_b.hidden.weight[:, f:]
+        for letter, old in (("a", "c"), ("b", "d")):
+            scale, mean = self.get_submodule(f"scale_{letter}"), self.get_submodule(f"mean_{letter}")
+            old_scale, old_mean = image.get_submodule(f"scale_{old}"), image.get_submodule(f"mean_{old}")
+            biases = (image.get_submodule(f"index_bias_{name}").anchors for name in (letter, old))
+            self.get_submodule(f"index_bias_{letter}").anchors.copy_(torch.cat([*biases], 1) + WIDER)
+            scale.hidden.weight.zero_()
+            scale.hidden.weight[:, :f] = old_scale.hidden.weight[:, :f]
+            scale.hidden.bias.copy_(old_scale.hidden.bias)
+            mean.blocks[0].load_state_dict(old_mean.block.state_dict())
+            for layer, source in ((scale.index, old_scale.index), (mean.mean, old_mean.mean)):
+                layer.weight[:low] = 0
+                layer.weight[low:], layer.bias[low:] = source.weight, source.bias
+        self.scale_b.hidden.weight[:, f + hidden + low :] = image.scale_d.hidden.weight[:, f + low :]
+        self.scale_b.context.weight[low:] = image.scale_d.context.weight
+        self.scale_b.context.bias[low:] = image.scale_d.context.bias
+        self.mean_a.enter.load_state_dict(image.mean_c.enter.state_dict())
+        self.mean_b.enter.weight[:, low:] = image.mean_d.enter.weight
+        self.mean_b.enter.bias.copy_(image.mean_d.enter.bias)
         self.set_tables(with_motion(image.tables))
 
     def forward(self, x: Tensor, level: Tensor, past: Past | None = None) -> dict:
@@ -191,12 +216,19 @@ class Stem(Backbone):
         """
         y = self.as_decoded(self.analyse(x), level)
         past = past or nothing(y)
-        residual = y - past.predicted
+        residual = (y - past.predicted) * ~past.still
         z = self.hyper(residual, level)
         coded = self.code(residual, z, level, past=past)
-        y_hat = coded.y_hat + past.predicted
-        x_hat = self.g_s(y_hat, self.vector(level), self.trunk_precision(x))
-        return self.priced(coded, z) | {"x_hat": x_hat, "y": y, "y_hat": y_hat}
+        y_hat = torch.where(past.still, past.latents, coded.y_hat + past.predicted)
+        shown = lambda latents: self.g_s(latents, self.vector(level), self.trunk_precision(x))
+        x_hat = shown(y_hat)
+        if past.moved.numel():
+            left_out = past.moved - shown(torch.where(past.still, y_hat, past.predicted))
+            share = torch.where(past.still, 1.0, self.bypass(level))
+            x_hat = x_hat + left_out * share.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
+        out = self.priced(coded, z) | {"x_hat": x_hat, "y": y, "y_hat": y_hat}
+        out["likelihoods"]["y"] = out["likelihoods"]["y"].masked_fill(past.still, 1.0)
+        return out
 
     def code(
         self,
@@ -213,12 +245,13 @@ class Stem(Backbone):
         in_a = pass_mask(y.shape[2], y.shape[3], y.shape[1], y.device)
         hidden, index_a = self.scale_a(features, past.magnitudes, self.index_bias_a(level))
         state, base, mean_a = self.mean_a(features, past.predicted, past.latents)
-        symbols_a = quantise((y - mean_a) / step) * (in_a & (index_a > 0))
-        y_hat_a = (symbols_a * step + mean_a) * in_a
+        coded = ~past.still
+        symbols_a = quantise((y - mean_a) / step) * (in_a & coded & (index_a > 0))
+        y_hat_a = torch.where(coded, symbols_a * step + mean_a, past.latents - past.predicted) * in_a
         magnitude = round_ste(symbols_a.detach().abs()).clamp(max=CONTEXT_MAX)
         seen = [features, hidden, self.scale_b.context(magnitude)]
         index_b = self.scale_b(seen, self.index_bias_b(level))
-        index = torch.where(in_a, index_a, index_b)
+        index = torch.where(in_a, index_a, index_b) * coded
         mean = torch.where(in_a, mean_a, self.mean_b(state, base, y_hat_a))
 
         residual = (y - mean) / step

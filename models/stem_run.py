@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,13 @@ from pixa.datasets.clips import Clips
 from pixa.models import checkpoint, motion
 from pixa.models.architectures import make
 from pixa.models.backbone import CONTEXT_MAX, TRANSFORMS
-from pixa.models.checkerboard import Checkerboard
 from pixa.models.evaluate import EVAL_LEVELS
+from pixa.models.fast import Fast
 from pixa.models.layers import LEVELS
-from pixa.models.rates import STEP_WORTH, rd_lambda
+from pixa.models.overlap import compensate
+from pixa.models.rates import rd_lambda
 from pixa.models.run import Run, TrainConfig
-from pixa.models.stem import MOTION_TABLES, Past, Stem
+from pixa.models.stem import MOTION_TABLES, Past, Stem, StemConfig
 
 
 @dataclass
@@ -37,12 +38,13 @@ class StemRunConfig(TrainConfig):
         frames: of a group in training, the key frame included.
         shown: of a group in evaluation.
         around: levels that frames of a group lie below and above its own at most.
-        transforms: also train analysis, synthesis, gains, steps and the trunk of g_p, by the error of the pixels.
+        transforms: also train analysis, synthesis, gains, steps, the trunk of g_p and what is taken over from the past
+            picture, by the error of the pixels.
         balance: the loss of a level is weighted by lambda**-balance.
         longest: frames read of a clip.
     """
 
-    intra: str = "weights/fast.1"
+    intra: str = "weights/fast.2"
     frames: int = 4
     shown: int = 8
     around: int = 20
@@ -57,7 +59,7 @@ class StemRunConfig(TrainConfig):
 class Group:
     """A group of frames (B, 3, H, W) in [0, 1], sides multiples of 64, coded frame by frame."""
 
-    def __init__(self, intra: Checkerboard, x: Tensor, level: Tensor):
+    def __init__(self, intra: Fast, x: Tensor, level: Tensor):
         """Code the key frame."""
         self.intra = intra
         with torch.no_grad():
@@ -69,13 +71,16 @@ class Group:
         self.magnitudes = [magnitude(self.out), self.zeros]
 
     def past(self, x: Tensor, level: Tensor, model: Stem) -> Past:
-        """What frames x (B, 3, H, W) are coded with; `field` holds their motion."""
+        """What frames x (B, 3, H, W) are coded with; `field` holds their motion, `still` where they have none."""
         shown = integers(self.out["x_hat"].detach())
         with torch.no_grad():
-            step = 255 * model.log_step(level).exp().mean((1, 2, 3))[:, None, None]
-            self.field = motion.search(integers(x), shown, motion.WORTH * step)
-            warped = motion.warp(shown, self.field).permute(0, 3, 1, 2) / 255
-        return Past(model.predict(warped, level), self.out["y_hat"].detach(), torch.cat(self.magnitudes, 1))
+            before, step = self.out["y_hat"].detach(), model.log_step(level).exp()
+            self.still = motion.still(model.as_decoded(model.analyse(x), level), before, step)
+            worth = motion.WORTH * 255 * step.mean((1, 2, 3))[:, None, None]
+            self.field = motion.search(integers(x), shown, worth) * ~self.still[..., None]
+            moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field).clamp(0, 255).round() / 255
+        predicted = model.predict(moved, level)
+        return Past(moved, predicted, self.still[:, None], before, torch.cat(self.magnitudes, 1))
 
     def follow(self, out: dict) -> dict:
         """Let the next frames see what has been made of these."""
@@ -92,18 +97,22 @@ def magnitude(out: dict) -> Tensor:
     return out["symbols"]["y"].detach().abs().round().clamp(max=CONTEXT_MAX)
 
 
-def motion_symbols(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols, tables) of a motion field (h, w, 2), each (2 * h * w,)."""
-    parts = [
-        (field[rows, columns] - prediction, context) for (rows, columns), prediction, context in motion.groups(field)
-    ]
-    symbols, contexts = (np.concatenate([part[i].ravel() for part in parts]) for i in (0, 1))
-    return symbols, contexts + MOTION_TABLES
+def motion_symbols(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """(symbols, tables) of where the only sample of a group stands still, and of its motion elsewhere."""
+    field, still = group.field[0].cpu().numpy(), group.still[0].cpu().numpy()
+    symbols, tables = [], []
+    for place, prediction, contexts in motion.groups(still[..., None].astype(int)):
+        symbols.append(still[place][:, None] - prediction)
+        tables.append(MOTION_TABLES + motion.CONTEXTS + contexts.clip(max=motion.STILL_CONTEXTS - 1))
+    for place, prediction, contexts in motion.groups(field):
+        symbols.append(field[place] - prediction)
+        tables.append((MOTION_TABLES + contexts) * ~still[place][:, None])
+    return np.concatenate([part.ravel() for part in symbols]), np.concatenate([part.ravel() for part in tables])
 
 
 @torch.no_grad()
 def coded_groups(
-    model: Stem, intra: Checkerboard, clips: Clips, held_out: int, groups: int, frames: int, size: int
+    model: Stem, intra: Fast, clips: Clips, held_out: int, groups: int, frames: int, size: int
 ) -> Iterator[dict]:
     """What the model makes of the frames but the first of random groups at random levels, motion included."""
     model.eval()
@@ -114,7 +123,7 @@ def coded_groups(
         group = Group(intra.eval(), x[:, 0], level)
         for frame in x[:, 1:].unbind(1):
             out = group.follow(model(frame, level, group.past(frame, level, model)))
-            for name, values in zip(("symbols", "indexes"), motion_symbols(group.field[0].numpy()), strict=True):
+            for name, values in zip(("symbols", "indexes"), motion_symbols(group), strict=True):
                 out[name]["motion"] = torch.from_numpy(values)
             yield out
 
@@ -141,13 +150,14 @@ class StemRun(Run):
     def build(self) -> Stem:
         config = self.config
         self.intra = checkpoint.load_model(Path(config.intra), self.device).eval().requires_grad_(False)
-        model = make("stem", self.intra.config.as_dict(), mixed="cuda" in self.device).to(self.device)
+        widths = {field.name: getattr(self.intra.config, field.name) for field in fields(StemConfig)}
+        model = make("stem", widths, mixed="cuda" in self.device).to(self.device)
         model.follow(self.intra)
         if config.start and not self.path.exists():
             checkpoint.fit(model, checkpoint.load_model(Path(config.start), self.device).state_dict(), config.start)
         if not config.transforms:
             trunk = model.g_p[: 1 + model.config.analysis_high]
-            for module in (trunk, *(model.get_submodule(name) for name in TRANSFORMS)):
+            for module in (trunk, model.bypass, *(model.get_submodule(name) for name in TRANSFORMS)):
                 module.requires_grad_(False)
         return model
 
@@ -172,7 +182,7 @@ class StemRun(Run):
             error = rd_lambda(level.float()) * 255**2 * (out["x_hat"] - x).square().mean((1, 2, 3))
         else:
             step = self.model.log_step(level).exp()
-            error = STEP_WORTH * ((out["y"] - out["y_hat"]) / step).square().sum((1, 2, 3)) / pixels
+            error = motion.STEP_WORTH * ((out["y"] - out["y_hat"]) / step).square().sum((1, 2, 3)) / pixels
         weight = rd_lambda(level.float()).div(rd_lambda(LEVELS // 2)).pow(-self.config.balance)
         return ((bits_of(out) / pixels + error) * weight).mean()
 
@@ -204,7 +214,7 @@ class StemRun(Run):
         for frame in x[:, 1:].unbind(1):
             past = group.past(frame, level, self.model)
             out, alone = group.follow(self.model(frame, level, past)), self.intra(frame, level)
-            moved = self.model.tables.cost(*motion_symbols(group.field[0].cpu().numpy())).sum() / pixels
+            moved = self.model.tables.cost(*motion_symbols(group)).sum() / pixels
             bpp, intra_bpp = (bits_of(o).item() / pixels for o in (out, alone))
             rows.append([bpp + moved, moved, intra_bpp, psnr(out, frame), psnr(alone, frame)])
         return rows

@@ -1,0 +1,63 @@
+"""Overlapped block motion compensation: what a vector predicts reaches into the blocks around, and neighbours fade into
+each other (Orchard and Sullivan, "Overlapped block motion compensation: an estimation-theoretic approach", 1994).
+
+Between pixels lie the four taps that H.265 has for chroma. Arrays are NumPy's or torch's alike.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from pixa.models.motion import BLOCK, UNIT, like, places
+
+TAPS = np.array([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]], np.float32) / 64
+FADE = 8  # pixels on which two neighbours have a say
+SPAN = BLOCK + FADE  # that a vector predicts
+READ = SPAN + TAPS.shape[1] - 1  # that it takes for them
+FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
+
+
+@cache
+def matrices() -> np.ndarray:
+    """(16, SPAN, READ) float32: from pixels read along one axis to weighted predictions, by phase and edge."""
+    fade, full = (np.arange(FADE) + 0.5) / FADE, np.ones(FADE)
+    result = np.zeros((4 * UNIT, SPAN, READ), np.float32)
+    for number, matrix in enumerate(result):
+        ends = full if number & FIRST else fade, full if number & LAST else 1 - fade
+        for place, weight in enumerate(np.concatenate([ends[0], np.ones(BLOCK - FADE), ends[1]])):
+            matrix[place, place : place + TAPS.shape[1]] = weight * TAPS[number % UNIT]
+    return result
+
+
+def compensate(picture, motion):
+    """The prediction (B, 3, 16h, 16w) of a picture from the past one (B, 3, 16h, 16w) along motion (B, h, w, 2).
+
+    Both pictures are float32. What lies beyond the edge is like the edge.
+    """
+    count, height, width = motion.shape[:3]
+    kinds, near = like(matrices(), picture), places(READ, motion) - FADE // 2 - 1
+    starts, kernels = [], []
+    for axis, size in enumerate((height, width)):
+        block = places(size, motion)
+        edge = FIRST * (block == 0) + LAST * (block == size - 1)
+        shape = (size, 1) if axis == 0 else (size,)
+        kernels.append(kinds[motion[..., axis] % UNIT + edge.reshape(shape)])
+        index = (BLOCK * block.reshape(shape) + motion[..., axis] // UNIT)[..., None] + near
+        starts.append(index.clip(0, BLOCK * size - 1))
+    rows, columns = starts
+    plane = picture.swapaxes(0, 1).reshape(3, -1)
+    batch = BLOCK * height * places(count, motion)[:, None, None, None]
+    index = BLOCK * width * (rows + batch)[..., :, None] + columns[..., None, :]
+    read = plane[:, index]  # (3, B, h, w, READ, READ)
+    parts = kernels[0] @ read @ kernels[1].swapaxes(-1, -2)
+    total = like(np.zeros((3, count, height + 1, BLOCK, width + 1, BLOCK), np.float32), picture)
+    parts = parts.swapaxes(3, 4)
+    for down, rows in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
+        for across, columns in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
+            part = parts[:, :, :, rows, :, columns]
+            sides = part.shape[3], part.shape[5]
+            total[:, :, down : down + height, : sides[0], across : across + width, : sides[1]] += part
+    inner = (slice(FADE // 2, FADE // 2 + BLOCK * size) for size in (height, width))
+    return total.reshape(3, count, BLOCK * (height + 1), -1)[:, :, *inner].swapaxes(0, 1)
