@@ -22,6 +22,8 @@ from pixa.models import checkpoint
 from pixa.models.exact import Exact
 from pixa.models.optim import Muon
 
+ALIGN = 64  # pixels that the sides of a crop are multiples of: those of a hyper-latent position
+
 
 @dataclass
 class TrainConfig:
@@ -85,12 +87,14 @@ class Run(ABC):
         network: what `objective` must call, the model as compiled and distributed.
 
     Raises:
-        ValueError: too little data, or weights that do not fit the model.
+        ValueError: crops of no fitting size, too little data, or weights that do not fit the model.
     """
 
     config_class = TrainConfig
 
     def __init__(self, config: TrainConfig):
+        if config.crop % ALIGN:
+            raise ValueError(f"crops of {config.crop} pixels do not fit: a side is a multiple of {ALIGN}")
         self.config, self.out = config, Path(config.out)
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -259,6 +259,10 @@ class TestTrainer:
         assert main(["--data", *config.data, "--out", str(tmp_path), "--crop", str(CROP)]) == 1
         assert "3 pictures are not more than the 32 held out" in capsys.readouterr().err
 
+    def test_crops_of_no_fitting_size_are_refused(self, config, tmp_path, capsys):
+        assert main(["--data", *config.data, "--out", str(tmp_path), "--crop", "160"]) == 1
+        assert "crops of 160 pixels do not fit: a side is a multiple of 64" in capsys.readouterr().err
+
     def test_start_takes_a_shipped_model(self, config, tmp_path):
         folder = find_model("fast").folder
         train(replace(config, start=str(folder), out=str(tmp_path / "new"), minutes=0.0))
