@@ -27,7 +27,7 @@ from pixa.windows import Window, pixel_slices, window_slices
 TILE_LOG2 = 10
 WINDOW = 128  # latent positions a side, at most
 THIN = 8  # halos that a window of a thread of its own is to be wide
-SEARCH_STEPS = {7: 60, 8: 120, 9: 240}  # by effort
+SEARCH_STEPS = {7: 60, 8: 120, 9: 320}  # by effort
 SPARSE_LEVEL = 40  # up to this one so few symbols are coded that trading each for bits takes no time
 METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
 
