@@ -180,8 +180,10 @@ class Stem(Backbone):
         the past says. Of its first slice only the biases of the tables are taken.
 
         Raises:
-            ValueError: the models differ in their widths or depths.
+            ValueError: the image model is none of `fast`'s architecture, or differs in its widths or depths.
         """
+        if not isinstance(image, Fast):
+            raise ValueError(f"a model can follow one of fast's architecture, not a {type(image).__name__}")
         if not image.config.as_dict().items() >= self.config.as_dict().items():
             raise ValueError("a model cannot follow one of other widths")
         f, hidden, low = self.config.f, self.config.hidden, image.config.low

@@ -24,6 +24,7 @@ from pixa.errors import Corrupt, PixaError
 from pixa.image import Analysed
 from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols, encode_tile, seen
 from pixa.models import motion
+from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.export import bias_of, decode_macs, export
 from pixa.models.fast import Fast, FastConfig
 from pixa.models.layers import ANCHOR_STEP, LEVELS
@@ -247,6 +248,10 @@ class TestModel:
     def test_other_widths_are_refused(self, image):
         with pytest.raises(ValueError, match="other widths"):
             Stem(StemConfig(**WIDTHS | {"k": 24}, synthesis_hidden=24)).follow(image)
+
+    def test_another_architecture_is_refused(self):
+        with pytest.raises(ValueError, match="fast's architecture, not a Checkerboard"):
+            Stem(StemConfig()).follow(Checkerboard(CheckerboardConfig()))
 
     def test_decoding_keeps_to_its_budget(self):
         assert decode_macs(Stem()) <= 22_500
