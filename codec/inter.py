@@ -1,4 +1,4 @@
-"""What a tile of a video frame is told of the past: where it stands still, its motion, what that lets expect.
+"""What a tile of a video frame is told of the past: its motion, what that lets expect, and where that is all.
 
 The past of a tile is that of its place in the frames before, h by w latents:
 
@@ -7,10 +7,13 @@ The past of a tile is that of its place in the frames before, h by w latents:
     past_picture      the last frame as it was shown, (16h, 16w, 3) uint8
     picture           the frame itself, (16h, 16w, 3) uint8; an encoder's alone
 
-Only the symbols choose tables. Where a tile stands still, its latents are those of the last frame and nothing is coded.
+Only the symbols choose tables. Where a tile is skipped, no latents are coded, and it shows the moved past.
 
-Latents do not say all of a picture. What they leave out of the last frame, once moved, a model may let the next one
-take over, so that a picture is not worn down by one analysis and synthesis after the other.
+Latents do not say all of a picture. What they leave out of the last frame, once moved, the next one takes over, so that
+a picture is not worn down by one analysis and synthesis after the other.
+
+The first models knew nothing of this: they have no share to take over, and where they skip a tile its latents are those
+of the last frame, which do not move.
 """
 
 from __future__ import annotations
@@ -24,17 +27,22 @@ from pixa.bitstream.tables import Tables
 from pixa.models import motion
 from pixa.models.overlap import compensate
 
+FLAG_CONTEXTS = 3  # of the first models: neighbours alike, not alike, and what nothing predicts
+ACTIVITY_MAX = 15  # of a past symbol
+
 Past = dict[str, np.ndarray]
 
 
 class Predictor(Protocol):
     """What can predict latents."""
 
+    tables: Tables
+
     def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
         """Latents (1, M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect."""
 
     def share(self, level: int) -> float | None:
-        """How much a frame takes over of what latents leave out of the moved picture; None: a model knows no such."""
+        """How much a frame takes over of what latents leave out of the moved picture; None for the first models."""
 
 
 class Bypass(NamedTuple):
@@ -42,7 +50,7 @@ class Bypass(NamedTuple):
 
     Attributes:
         moved: the last frame along the motion of this one, (16h, 16w, 3) uint8.
-        predicted: its latents (M, h, w), those of the tile where it stands still.
+        predicted: its latents (M, h, w).
         share: (h, w) float32, of `moved` less what `predicted` shows.
     """
 
@@ -58,84 +66,110 @@ class Bypass(NamedTuple):
         return np.rint(shown + share * left_out).clip(0, 255).astype(np.uint8)
 
 
-def find(past: Past, step: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The motion (h, w, 2) of a tile, int32, for quantiser steps `step`; none where it stands still."""
-    if mask.all():
-        return np.zeros((*mask.shape, 2), np.int32)
+def stays(nets: Predictor) -> bool:
+    """Whether what is skipped does not move."""
+    return nets.share(0) is None
+
+
+def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predictor) -> tuple:
+    """What the past tells of latents y (1, M, h, w) with quantiser steps `step`.
+
+    Returns:
+        (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
+    """
     picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
     field = motion.search(picture, before, motion.WORTH * 255 * float(step.mean()))[0].astype(np.int32)
-    return field * ~mask[..., None]
+    if stays(nets):
+        skip = motion.skip(y, past["past_hat_1"], step, picture / 255, before / 255)[0]
+        field *= ~skip[..., None]
+        return expected(past, field, level, nets), field, skip
+    known = expected(past, field, level, nets)
+    return known, field, motion.skip(y, known["predicted"], step, picture / 255, known["moved"][None] / 255)[0]
 
 
-def write(field: np.ndarray, mask: np.ndarray, tables: Tables) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The groups (symbols, table indexes) of where a tile stands still (h, w) and of its motion (h, w, 2)."""
-    known = mask[..., None].astype(np.int32)
-    return [
-        ((known[place] - prediction).ravel(), still_tables(contexts, tables))
-        for place, prediction, contexts in motion.groups(known)
-    ] + [
-        ((field[place] - prediction).ravel(), motion_tables(contexts, mask[place], tables))
-        for place, prediction, contexts in motion.groups(field)
-    ]
+def write(field: np.ndarray, skip: np.ndarray, past: Past, nets: Predictor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The groups (symbols, table indexes) of where a tile is skipped (h, w) and of its motion (h, w, 2)."""
+    flags, activity, groups = skip[..., None].astype(np.int32), past_activity(past), []
+    for place, prediction, contexts in motion.groups(flags):
+        symbols = (flags[place] - prediction).ravel()
+        tables = flag_tables(prediction, contexts, activity[place], nets)
+        groups.append((symbols if stays(nets) else abs(symbols), tables))
+    for place, prediction, contexts in motion.groups(field):
+        groups.append(((field[place] - prediction).ravel(), vector_tables(contexts, skip[place], nets)))
+    return groups
 
 
-def read(decoder: Decoder, height: int, width: int, tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """The motion field (height, width, 2), int32, and where it stands still, (height, width) bool.
+def read(decoder: Decoder, past: Past, nets: Predictor) -> tuple[np.ndarray, np.ndarray]:
+    """The motion field (h, w, 2), int32, and where the tile is skipped, (h, w) bool.
 
     Raises:
         Corrupt: the payload contradicts itself.
     """
-    known = np.zeros((height, width, 1), np.int32)
-    for place, prediction, contexts in motion.groups(known):
-        symbols = decoder.decode(still_tables(contexts, tables))[:, None]
-        known[place] = (prediction + symbols).clip(0, 1)
-    mask, field = known[..., 0] > 0, np.zeros((height, width, 2), np.int32)
+    activity = past_activity(past)
+    flags = np.zeros((*activity.shape, 1), np.int32)
+    for place, prediction, contexts in motion.groups(flags):
+        symbols = decoder.decode(flag_tables(prediction, contexts, activity[place], nets))[:, None]
+        flags[place] = prediction ^ (symbols & 1)
+    skip, field = flags[..., 0] > 0, np.zeros((*activity.shape, 2), np.int32)
     for place, prediction, contexts in motion.groups(field):
-        symbols = decoder.decode(motion_tables(contexts, mask[place], tables)).reshape(-1, 2)
-        moved = (prediction + symbols).clip(-motion.REACH, motion.REACH)
-        field[place] = moved * ~mask[place][:, None]
-    return field, mask
+        symbols = decoder.decode(vector_tables(contexts, skip[place], nets)).reshape(-1, 2)
+        field[place] = (prediction + symbols).clip(-motion.REACH, motion.REACH)
+        if stays(nets):
+            field[place] *= ~skip[place][:, None]
+    return field, skip
 
 
-def still_tables(contexts: np.ndarray, tables: Tables) -> np.ndarray:
+def past_activity(past: Past) -> np.ndarray:
+    """Sums (h, w) of the sizes of the past symbols at every place."""
+    return np.minimum(np.abs(past["past_1"][0]), ACTIVITY_MAX).sum(0)
+
+
+def flag_tables(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray, nets: Predictor) -> np.ndarray:
     """The last tables of a model."""
-    first = len(tables.limits) - motion.STILL_CONTEXTS
-    return (first + contexts.ravel().clip(max=motion.STILL_CONTEXTS - 1)).astype(np.uint8)
+    end = len(nets.tables.limits)
+    if stays(nets):
+        return (end - FLAG_CONTEXTS + contexts.ravel().clip(max=FLAG_CONTEXTS - 1)).astype(np.uint8)
+    chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), activity)
+    return (end - motion.FLAG_CONTEXTS + chosen).astype(np.uint8)
 
 
-def motion_tables(contexts: np.ndarray, mask: np.ndarray, tables: Tables) -> np.ndarray:
-    """The tables before these; none where a tile stands still."""
-    first = len(tables.limits) - motion.STILL_CONTEXTS - motion.CONTEXTS
-    return ((first + contexts) * ~mask[:, None]).ravel().astype(np.uint8)
+def vector_tables(contexts: np.ndarray, skip: np.ndarray, nets: Predictor) -> np.ndarray:
+    """The tables before these; none where a tile stays as it is."""
+    flags = FLAG_CONTEXTS if stays(nets) else motion.FLAG_CONTEXTS
+    first = len(nets.tables.limits) - flags - motion.CONTEXTS
+    return ((first + contexts) * ~(skip & stays(nets))[:, None]).ravel().astype(np.uint8)
 
 
 def expected(past: Past, field: np.ndarray, level: int, nets: Predictor) -> Past:
-    """The past frame "moved", (16h, 16w, 3) uint8, the latents (1, M, h, w) "predicted" from that, and its own."""
-    picture = past["past_picture"]
-    if nets.share(level) is None:
+    """What motion makes of the past frame: "moved", (16h, 16w, 3) uint8, and the latents (1, M, h, w) "predicted" from
+    that, the past ones "past_hat_1", and those "instead" of what is skipped.
+    """
+    picture, before = past["past_picture"], past["past_hat_1"]
+    if stays(nets):
         moved = motion.warp(picture[None].astype(np.int16), field[None])[0]
     else:
         planes = np.moveaxis(picture, 2, 0)[None].astype(np.float32)
         moved = np.moveaxis(np.rint(compensate(planes, field[None])[0]).clip(0, 255), 0, 2)
     moved = np.ascontiguousarray(moved.astype(np.uint8))
-    return {"past_hat_1": past["past_hat_1"], "moved": moved, "predicted": nets.predict(moved, level)}
+    predicted = nets.predict(moved, level)
+    instead = before if stays(nets) else predicted
+    return {"past_hat_1": before, "moved": moved, "predicted": predicted, "instead": instead}
 
 
-def bypass(y_hat: np.ndarray, known: Past, mask: np.ndarray | None, level: int, nets: Predictor) -> Bypass | None:
-    """What a tile of latents y_hat (1, M, h, w) takes over; nothing if it is a picture's."""
-    if mask is None or (share := nets.share(level)) is None:
+def bypass(known: Past, skip: np.ndarray | None, level: int, nets: Predictor) -> Bypass | None:
+    """What a tile takes over, where it is skipped all of it; nothing if it is a picture's."""
+    if skip is None or (share := nets.share(level)) is None:
         return None
-    predicted = np.where(mask, y_hat, known["predicted"])[0]
-    return Bypass(known["moved"], predicted, np.where(mask, 1, share).astype(np.float32))
+    return Bypass(known["moved"], known["predicted"][0], np.where(skip, 1, share).astype(np.float32))
 
 
-def kept(rebuilt: np.ndarray, known: Past, mask: np.ndarray | None, channels: slice) -> np.ndarray:
-    """Residual latents of a run of channels: rebuilt ones, and where a tile stands still what makes it as it was."""
-    if mask is None:
+def kept(rebuilt: np.ndarray, known: Past, skip: np.ndarray | None, channels: slice) -> np.ndarray:
+    """Residual latents of a run of channels: rebuilt ones, and where a tile is skipped those that are there instead."""
+    if skip is None:
         return rebuilt
-    return np.where(mask, known["past_hat_1"][:, channels] - known["predicted"][:, channels], rebuilt)
+    return np.where(skip, known["instead"][:, channels] - known["predicted"][:, channels], rebuilt)
 
 
-def followed(residual: np.ndarray, known: Past, mask: np.ndarray | None) -> np.ndarray:
+def followed(residual: np.ndarray, known: Past, skip: np.ndarray | None) -> np.ndarray:
     """Latents (1, M, h, w) of a tile from its residual ones; a picture's are these."""
-    return residual if mask is None else np.where(mask, known["past_hat_1"], residual + known["predicted"])
+    return residual if skip is None else np.where(skip, known["instead"], residual + known["predicted"])

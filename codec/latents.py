@@ -111,39 +111,38 @@ def encode_tile(
     """
     y = y[None]
     gain, step = nets.vector("gain", level), nets.vector("step", level)
-    known, groups, still = {}, [], None
+    known, groups, skip = {}, [], None
     if past is not None:
         y, gain = y * gain * step, 1 / step
-        still = motion.still(y, past["past_hat_1"], step)[0]
-        field = inter.find(past, step, still)
-        known = seen(past) | inter.expected(past, field, level, nets)
-        groups = inter.write(field, still, nets.tables)
-        y = (y - known["predicted"]) * ~still
+        known, field, skip = inter.find(y, past, step, level, nets)
+        known |= seen(past)
+        groups = inter.write(field, skip, past, nets)
+        y = (y - known["predicted"]) * ~skip
     _, channels, height, width = y.shape
     if z is None:
         padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
         z = nets.hyper(np.pad(y, padding, mode="edge")) * nets.vector("z_gain", level)
     z = z.reshape(1, -1, -(-height // HYPER), -(-width // HYPER))
-    z_index = z_table_indexes(level, nets, z.shape, still)
+    z_index = z_table_indexes(level, nets, z.shape, skip)
     z = round_half_up(z, Z_MAX) * (z_index > 0)
 
     memory = {"z": z} | known
     groups.append((z.ravel(), z_index.ravel()))
     y_hat, coded = np.zeros_like(y), np.zeros_like(y)
     for p, (channels, mask) in enumerate(passes(nets, height, width)):
-        index = table_indexes(p, memory, level, nets, mask, still)
+        index = table_indexes(p, memory, level, nets, mask, skip)
         mean = nets.mean(p, memory)
         residual = (y[:, channels] - mean) * gain[:, channels]
         symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
         if trade:
             symbols = optimise(symbols, residual, index, nets.tables)
-        rebuilt = inter.kept(symbols * step[:, channels] + mean, known, still, channels)
+        rebuilt = inter.kept(symbols * step[:, channels] + mean, known, skip, channels)
         memory |= {"magnitude": magnitude(symbols), "y_hat": rebuilt * mask}
         y_hat[:, channels] += memory["y_hat"]
         coded[:, channels] += symbols
         groups.append((symbols.ravel(), index.ravel()))
-    payload, y_hat = entropy.encode(groups, nets.tables), inter.followed(y_hat, known, still)
-    return payload, y_hat[0], coded[0], inter.bypass(y_hat, known, still, level, nets)
+    payload, y_hat = entropy.encode(groups, nets.tables), inter.followed(y_hat, known, skip)
+    return payload, y_hat[0], coded[0], inter.bypass(known, skip, level, nets)
 
 
 class TileSymbols:
@@ -151,7 +150,7 @@ class TileSymbols:
 
     Attributes:
         motion: (h, w, 2), of a tile that follows another; None in a picture.
-        still: (h, w) bool, likewise, where it is as it was.
+        skip: (h, w) bool, likewise, where no latents are coded.
         bypass: what it takes over from the past, once it is reconstructed.
     """
 
@@ -178,11 +177,11 @@ class TileSymbols:
             Corrupt: the payload contradicts itself.
         """
         decoder, self.past = entropy.Decoder(payload, nets.tables), past
-        self.motion = self.still = self.bypass = None
+        self.motion = self.skip = self.bypass = None
         if past is not None:
-            self.motion, self.still = inter.read(decoder, height, width, nets.tables)
+            self.motion, self.skip = inter.read(decoder, past, nets)
         shape = (1, nets.vector("z_index", level).shape[1], -(-height // HYPER), -(-width // HYPER))
-        z_index = z_table_indexes(level, nets, shape, self.still)
+        z_index = z_table_indexes(level, nets, shape, self.skip)
         z = decoder.decode(z_index.ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
         self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
         self.shape = (1, channels, height, width)
@@ -193,7 +192,7 @@ class TileSymbols:
             self.passes.append(coded)
             if ahead and p and past is None:
                 self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
-            index = table_indexes(p, self.memory, level, nets, coded.mask, self.still)
+            index = table_indexes(p, self.memory, level, nets, coded.mask, self.skip)
             if ahead and not p and past is None:  # the first mean needs the features that its tables are made of
                 self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
             symbols = decoder.decode(index.ravel(), np.float32).reshape(index.shape)
@@ -222,7 +221,7 @@ class TileSymbols:
         channels, mask = self.passes[p]
         rebuilt = self.symbols[p] * nets.vector("step", self.level)[:, channels]
         rebuilt += mean
-        rebuilt = inter.kept(rebuilt, known, self.still, channels)
+        rebuilt = inter.kept(rebuilt, known, self.skip, channels)
         rebuilt *= mask
         return rebuilt
 
@@ -240,32 +239,32 @@ class TileSymbols:
         for p, (channels, _) in enumerate(self.passes):
             memory["y_hat"] = self.rebuilt(p, nets.mean(p, memory), nets, known)
             y_hat[:, channels] += memory["y_hat"]
-        y_hat = inter.followed(y_hat, known, self.still)
-        self.bypass = inter.bypass(y_hat, known, self.still, self.level, nets)
+        y_hat = inter.followed(y_hat, known, self.skip)
+        self.bypass = inter.bypass(known, self.skip, self.level, nets)
         return y_hat[0]
 
     def integers(self) -> bytes:
         """Every symbol as little-endian int16, what a tile that follows another begins with first, then hyper-latents:
         what two decoders must agree on.
         """
-        parts = (*(() if self.still is None else (self.still, self.motion)), self.z, self.y)
+        parts = (*(() if self.skip is None else (self.skip, self.motion)), self.z, self.y)
         return b"".join(part.astype("<i2").tobytes() for part in parts)
 
 
-def z_table_indexes(level: int, nets: Nets, shape: tuple[int, ...], still: np.ndarray | None) -> np.ndarray:
-    """Table indexes of hyper-latents of a shape (1, N, hz, wz), uint8; 0 where all that they cover stands still."""
+def z_table_indexes(level: int, nets: Nets, shape: tuple[int, ...], skip: np.ndarray | None) -> np.ndarray:
+    """Table indexes of hyper-latents of a shape (1, N, hz, wz), uint8; 0 where all that they cover is skipped."""
     index = np.broadcast_to(nets.vector("z_index", level), shape).astype(np.uint8)
-    if still is None:
+    if skip is None:
         return index
-    padding = [(0, size * HYPER - n) for size, n in zip(shape[2:], still.shape, strict=True)]
-    covered = np.pad(still, padding, constant_values=True).reshape(shape[2], HYPER, shape[3], HYPER)
+    padding = [(0, size * HYPER - n) for size, n in zip(shape[2:], skip.shape, strict=True)]
+    covered = np.pad(skip, padding, constant_values=True).reshape(shape[2], HYPER, shape[3], HYPER)
     return index * ~covered.all((1, 3))
 
 
 def table_indexes(
-    p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray, still: np.ndarray | None
+    p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray, skip: np.ndarray | None
 ) -> np.ndarray:
-    """Table indexes of pass p, 0 outside its mask and where the tile stands still.
+    """Table indexes of pass p, 0 outside its mask and where the tile is skipped.
 
     All that the first pass makes of hyper-latents is cut to the tile.
     """
@@ -275,7 +274,7 @@ def table_indexes(
         cut = lambda a: np.ascontiguousarray(a[:, :, :height, :width])
         index = cut(index)
         memory |= {name: cut(a) for name, a in memory.items() if name not in ("z", "moved")}
-    return index * (mask if still is None else mask & ~still)
+    return index * (mask if skip is None else mask & ~skip)
 
 
 def magnitude(symbols: np.ndarray) -> np.ndarray:

@@ -43,7 +43,9 @@ def calibrated_tables(tables: Tables, coded: Iterable[dict]) -> Tables:
 
 
 def refit(table: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """A symmetric table (2L + 2,) blended with counts (L + 2,) of magnitudes 0..L and of escapes."""
-    sides = count[1:-1] / 2
-    counted = np.concatenate([sides[::-1], count[:1], sides, count[-1:]])
-    return integer_frequencies(table / table.sum() * PRIOR + counted)
+    """A table (2L + 2,) blended with counts (L + 2,) of magnitudes 0..L and of escapes, shared out by the table."""
+    mass = table / table.sum()
+    above, below = mass[len(count) - 1 : -1], mass[len(count) - 3 :: -1]
+    sides = count[1:-1] / (above + below)
+    counted = np.concatenate([(sides * below)[::-1], count[:1], sides * above, count[-1:]])
+    return integer_frequencies(mass * PRIOR + counted)

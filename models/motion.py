@@ -26,13 +26,18 @@ CONTEXTS = len(SPREADS) + 1
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
 RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # at which tables fall off, by context
 WORTH = 0.375  # sum of absolute differences, in quantiser steps of the latents, that a bit of motion is worth
-SWEEPS = 4  # of the search over the field, each block with regard to its neighbours
+SMOOTH = 8.0  # how much dearer than bits the search takes it to depart from any neighbour, at first
+SWEEPS = (4, 3, 2, 1.5, 1, 1)  # then what bits weigh, each block with regard to its neighbours: a field that starts
+# smooth and comes loose where that pays ends with fewer bits than one that starts with the best vector of every block
 DEPARTURE, DISTANCE = np.log2((1 + RATES) / (1 - RATES)), -np.log2(RATES)  # bits: -log2 of a table's mass at d steps
 STEP_WORTH = 6 / np.log(2)  # bits that a squared quantiser step of a latent is worth, see `pixa.latents.optimise`
 SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
 DEAREST = 9.0  # bits that the search takes a component of a vector to cost at most
+AROUND = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)])
 LIMIT = 63  # of the tables of vectors
-STILL_CONTEXTS = 3  # of where a picture stands still: neighbours alike, not alike, and what nothing predicts
+ACTIVITIES = (0, 2, 6, 15)  # sums of past symbols at a place: the upper ends of what tells its flag, but the last
+FLAG_SHARES = (0.05, 0.05, 0.35, 0.35, 0.4, 0.4)  # of flags not as predicted, by how far neighbours agree
+FLAG_CONTEXTS = len(FLAG_SHARES) * (len(ACTIVITIES) + 1)
 
 
 def places(n: int, like):
@@ -50,22 +55,32 @@ def typed(x, like):
     return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
 
 
-def fetch(plane, motion):
-    """Blocks (B, h, w, 16, 16, ...), times 16, of planes (B, 16h, 16w, ...) where motion (B, h, w, 2) points.
+def fetch(plane, motion, row, column):
+    """What blocks are predicted by, times 16: straight lines lie between pixels, beyond the edge all is like the edge.
 
-    Straight lines lie between pixels, and what lies beyond the edge is like the edge.
+    Args:
+        plane: (B, 16h, 16w, ...).
+        motion: (B, *N, 2).
+        row, column: of the blocks, broadcast to N.
+
+    Returns:
+        (B, *N, 16, 16, ...).
     """
-    count, height, width = motion.shape[:3]
     whole, part = motion // UNIT, typed(motion % UNIT, plane)
-    near, batch = places(BLOCK + 1, whole), places(count, whole)[:, None, None, None]
-    rows = (BLOCK * places(height, whole)[:, None] + whole[..., 0])[..., None] + near
-    columns = (BLOCK * places(width, whole) + whole[..., 1])[..., None] + near
+    near = places(BLOCK + 1, whole)
+    batch = places(motion.shape[0], whole).reshape(-1, *[1] * (motion.ndim - 1))
+    rows = (BLOCK * row + whole[..., 0])[..., None] + near
+    columns = (BLOCK * column + whole[..., 1])[..., None] + near
     rows = rows.clip(0, plane.shape[1] - 1) + plane.shape[1] * batch
     columns = columns.clip(0, plane.shape[2] - 1)
     patch = plane.reshape(-1, *plane.shape[3:])[plane.shape[2] * rows[..., :, None] + columns[..., None, :]]
-    down, across = (part[..., axis].reshape(count, height, width, *[1] * (patch.ndim - 3)) for axis in (0, 1))
-    patch = UNIT * patch[:, :, :, :-1] + (patch[:, :, :, 1:] - patch[:, :, :, :-1]) * down
-    return UNIT * patch[:, :, :, :, :-1] + (patch[:, :, :, :, 1:] - patch[:, :, :, :, :-1]) * across
+    first = motion.ndim - 1
+    down, across = (part[..., axis].reshape(*motion.shape[:-1], *[1] * (patch.ndim - first)) for axis in (0, 1))
+    at = lambda start, stop: (slice(None),) * first + (slice(start, stop),)
+    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * down
+    patch = patch.swapaxes(first, first + 1)
+    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * across
+    return patch.swapaxes(first, first + 1)
 
 
 def warp(picture, motion):
@@ -73,7 +88,8 @@ def warp(picture, motion):
 
     Both are of signed types, that of the picture of 16 bits or more.
     """
-    blocks = (fetch(picture, motion) + UNIT**2 // 2) // UNIT**2
+    row, column = (places(n, motion) for n in motion.shape[1:3])
+    blocks = (fetch(picture, motion, row[:, None], column) + UNIT**2 // 2) // UNIT**2
     return blocks.swapaxes(2, 3).reshape(picture.shape)
 
 
@@ -98,45 +114,67 @@ def search(picture, past, penalty):
     """
     current, past = luma(picture), luma(past)
     blocks = UNIT**2 * in_blocks(current, BLOCK).swapaxes(2, 3)
-    difference = lambda motion: abs(fetch(past, motion) - blocks).sum((3, 4)) / UNIT**2
     best = coarse(current, past)
-    cost = difference(best)
+    number = places(best.shape[1] * best.shape[2], best)
+    places_of = lambda chosen: (slice(None), chosen // best.shape[2], chosen % best.shape[2])
+    penalty = penalty + 0 * best[:, :, :, 0]
 
-    def consider(candidate, price: Callable, where: object = True) -> None:
-        nonlocal best, cost
-        candidate = candidate.clip(-REACH, REACH)
-        other = difference(candidate)
-        better = (other + price(candidate) < cost + price(best)) & where
-        best, cost = choose(better[..., None], candidate, best), choose(better, other, cost)
+    def difference(motion, here):
+        return abs(fetch(past, motion, *here[1:]) - blocks[here]).sum((2, 3)) / UNIT**2
 
-    alone = lambda motion: penalty * 0.1 * (abs(motion).sum(3) > 0)
-    consider(0 * best, alone)
+    def consider(candidates, price: Callable, here: tuple, weight: float = 1) -> None:
+        vector, error, worth = best[here], cost[here], weight * penalty[here]
+        total = error + worth * price(vector)
+        for candidate in candidates:
+            candidate = candidate.clip(-REACH, REACH)
+            other = difference(candidate, here)
+            dearer = other + worth * price(candidate)
+            better = dearer < total
+            vector, error = choose(better[..., None], candidate, vector), choose(better, other, error)
+            total = choose(better, dearer, total)
+        best[here], cost[here] = vector, error
+
+    everywhere = places_of(number)
+    cost = difference(best[everywhere], everywhere).reshape(best.shape[:3])
+    moves = lambda motion: 0.1 * (abs(motion).sum(2) > 0)
+    consider([0 * best[everywhere]], moves, everywhere)
     for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
-        centre = best
-        for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
-            moved = centre + 0
-            moved[..., 0] += step * down
-            moved[..., 1] += step * across
-            consider(moved, alone)
-    odd = (places(best.shape[1], best)[:, None] + places(best.shape[2], best)) % 2 == 1
-    for where in (odd, ~odd) * SWEEPS:
-        around = neighbours(best)
-        middle = median(*around)
-        costs = [like(constant, current)[spread_context(*around)] for constant in (DEPARTURE, DISTANCE)]
-        price = lambda motion, middle=middle, costs=costs: penalty * bits(motion - middle, *costs)
-        for candidate in (*around, middle):
-            consider(candidate, price, where)
+        consider([best[everywhere] + way for way in like(step * AROUND, best)], moves, everywhere)
+    for weight in (SMOOTH, *SWEEPS):
+        for odd in (True, False):
+            here = places_of(number[(number // best.shape[2] + number % best.shape[2]) % 2 == odd])
+            around = [near[here] for near in neighbours(best)]
+            middle = median(*around)
+            price = departure(around) if weight is SMOOTH else bits(around, middle)
+            near = [middle + way for way in like(AROUND[:4], best)]
+            consider([*around, middle, 0 * middle, *near], price, here, weight)
     return best
 
 
-def still(y, past, step):
-    """Where latents y (B, M, h, w) are better left as those of the past than coded anew, (B, h, w) booleans.
+def departure(around) -> Callable:
+    """What vectors (..., 2) cost by how far they lie from all of their neighbours, (...)."""
+    log2 = np.log2 if isinstance(around[0], np.ndarray) else lambda x: x.log2()
+    return lambda motion: sum(log2(1.0 + abs(motion - near).sum(-1)) for near in around) / len(around)
+
+
+def bits(around, middle) -> Callable:
+    """What vectors (..., 2) take between neighbours whose median is `middle`, (...), by `DEPARTURE` and `DISTANCE`."""
+    context = spread_context(*around)
+    first, further = (like(constant, 1.0 * middle)[context] for constant in (DEPARTURE, DISTANCE))
+    return lambda motion: (first + further * abs(motion - middle)).clip(max=DEAREST).sum(-1)
+
+
+def skip(y, instead, step, picture, moved):
+    """Where latents y (B, M, h, w) are better left as others than coded, (B, h, w) booleans.
 
     A symbol that takes a latent from r steps off to |r| - 1 is worth 2|r| - 1 squared steps. Where all that are worth
-    more than they take do not pay for the block, it repeats.
+    more than they take do not pay for the block, it is skipped; and where the moved picture is so near the picture,
+    both (B, 16h, 16w, 3) of one scale with the step, that all of its error is worth no more.
     """
-    gain = STEP_WORTH * (2 * abs((y - past) / step) - 1) - SYMBOL_BITS
-    return gain.clip(min=0).sum(1) < BLOCK_BITS
+    gain = STEP_WORTH * (2 * abs((y - instead) / step) - 1) - SYMBOL_BITS
+    error = in_blocks(((picture - moved) ** 2).sum(-1), BLOCK).sum((2, 4))
+    near = STEP_WORTH * error / (step**2).mean((1, 2, 3)).reshape(-1, 1, 1) < BLOCK_BITS
+    return near | (gain.clip(min=0).sum(1) < BLOCK_BITS)
 
 
 def choose(condition, yes, no):
@@ -197,11 +235,6 @@ def spread_context(*around):
     return sum(typed(spread > limit, spread) for limit in SPREADS)
 
 
-def bits(difference, departure, distance):
-    """What differences (..., 2) from predictions cost, (...), by `DEPARTURE` and `DISTANCE` in their contexts."""
-    return (departure + distance * abs(difference)).clip(max=DEAREST).sum(-1)
-
-
 def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
     """The groups in which a field (h, w, C) is coded.
 
@@ -238,13 +271,20 @@ def expected(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, ways: np.
     return median(*known), np.searchsorted(SPREADS, spread)
 
 
+def flag_contexts(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray) -> np.ndarray:
+    """The contexts of flags by what `groups` says of each and by the sum of the past symbols at its place."""
+    return len(FLAG_SHARES) * np.searchsorted(ACTIVITIES, activity) + 2 * contexts.clip(max=2) + prediction
+
+
 def motion_tables() -> Tables:
     """A table for every context: vectors fall off geometrically, more slowly the further their neighbours lie apart.
 
-    Behind them those of where a picture stands still.
+    Behind them those of flags, which are 0 as predicted or 1.
     """
     size = np.abs(np.arange(-LIMIT, LIMIT + 1))
     mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in RATES.astype(float).round(2)]
-    mass += [np.array([share, 1 - 2 * share, share, 1e-6]) for share in (0.03, 0.25, 0.33)]
-    limits = [0] + [LIMIT] * CONTEXTS + [1] * STILL_CONTEXTS
+    for number in range(FLAG_CONTEXTS):
+        other = FLAG_SHARES[number % len(FLAG_SHARES)]
+        mass.append(np.array([1e-6, 1 - other, other, 1e-6]))
+    limits = [0] + [LIMIT] * CONTEXTS + [1] * FLAG_CONTEXTS
     return Tables(np.array(limits), np.concatenate([integer_frequencies(m) for m in mass]))

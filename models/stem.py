@@ -23,6 +23,9 @@ down by an analysis and a synthesis for every frame:
 
     frame shown = g_s(y_hat) + share * (moved - g_s(predicted))
 
+A block of which coding would not pay is skipped, as in every video standard: its latents are the predicted ones, its
+share is 1, so that it shows the moved picture.
+
 No float chooses a table: the symbols of the past frames are integers and do not depend on what was predicted from
 pixels, so a rounding error can move a sample and never a symbol.
 """
@@ -36,6 +39,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixa.bitstream.tables import Tables
@@ -48,6 +52,7 @@ from pixa.models.motion import BLOCK, motion_tables
 from pixa.models.rates import SCALES, start_tables
 
 WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those of pictures
+HYPER = 4  # latents a hyper-latent, along a side
 PAST = 2  # frames whose symbols choose tables
 SHARE = 0.65  # of what latents leave out of the past that is taken over
 MOTION_TABLES = 2 * SCALES - 1  # the number of the first
@@ -124,14 +129,14 @@ class Past(NamedTuple):
     Attributes:
         moved: the past picture along the motion (B, 3, 16h, 16w), in [0, 1].
         predicted: its latents (B, M, h, w).
-        still: where the frame repeats the past one, (B, 1, h, w) booleans.
+        skip: where nothing more is coded, (B, 1, h, w) booleans.
         latents: those of the past frame (B, M, h, w).
         magnitudes: min(|symbols|, 15) of the past frames, the last one first (B, 2M, h, w).
     """
 
     moved: Tensor
     predicted: Tensor
-    still: Tensor
+    skip: Tensor
     latents: Tensor
     magnitudes: Tensor
 
@@ -218,18 +223,21 @@ class Stem(Backbone):
         """
         y = self.as_decoded(self.analyse(x), level)
         past = past or nothing(y)
-        residual = (y - past.predicted) * ~past.still
-        z = self.hyper(residual, level)
+        residual = (y - past.predicted) * ~past.skip
+        covered = F.max_pool2d((~past.skip).float(), HYPER) == 0
+        z = self.hyper(residual, level) * ~covered
         coded = self.code(residual, z, level, past=past)
-        y_hat = torch.where(past.still, past.latents, coded.y_hat + past.predicted)
+        y_hat = coded.y_hat * ~past.skip + past.predicted
         shown = lambda latents: self.g_s(latents, self.vector(level), self.trunk_precision(x))
         x_hat = shown(y_hat)
         if past.moved.numel():
-            left_out = past.moved - shown(torch.where(past.still, y_hat, past.predicted))
-            share = torch.where(past.still, 1.0, self.bypass(level))
-            x_hat = x_hat + left_out * share.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
+            share = torch.where(past.skip, 1.0, self.bypass(level))
+            share = share.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
+            x_hat = x_hat + share * (past.moved - shown(past.predicted))
         out = self.priced(coded, z) | {"x_hat": x_hat, "y": y, "y_hat": y_hat}
-        out["likelihoods"]["y"] = out["likelihoods"]["y"].masked_fill(past.still, 1.0)
+        for name, free in (("y", past.skip), ("z", covered)):
+            out["likelihoods"][name] = out["likelihoods"][name].masked_fill(free, 1.0)
+            out["indexes"][name] = out["indexes"][name] * ~free
         return out
 
     def code(
@@ -247,9 +255,9 @@ class Stem(Backbone):
         in_a = pass_mask(y.shape[2], y.shape[3], y.shape[1], y.device)
         hidden, index_a = self.scale_a(features, past.magnitudes, self.index_bias_a(level))
         state, base, mean_a = self.mean_a(features, past.predicted, past.latents)
-        coded = ~past.still
+        coded = ~past.skip
         symbols_a = quantise((y - mean_a) / step) * (in_a & coded & (index_a > 0))
-        y_hat_a = torch.where(coded, symbols_a * step + mean_a, past.latents - past.predicted) * in_a
+        y_hat_a = (symbols_a * step + mean_a) * (in_a & coded)
         magnitude = round_ste(symbols_a.detach().abs()).clamp(max=CONTEXT_MAX)
         seen = [features, hidden, self.scale_b.context(magnitude)]
         index_b = self.scale_b(seen, self.index_bias_b(level))

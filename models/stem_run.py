@@ -71,16 +71,21 @@ class Group:
         self.magnitudes = [magnitude(self.out), self.zeros]
 
     def past(self, x: Tensor, level: Tensor, model: Stem) -> Past:
-        """What frames x (B, 3, H, W) are coded with; `field` holds their motion, `still` where they have none."""
+        """What frames x (B, 3, H, W) are coded with; `field` holds their motion, `skip` where that is all, `activity`
+        the sums of the symbols before.
+        """
+        self.activity = self.magnitudes[0].sum(1)
         shown = integers(self.out["x_hat"].detach())
         with torch.no_grad():
-            before, step = self.out["y_hat"].detach(), model.log_step(level).exp()
-            self.still = motion.still(model.as_decoded(model.analyse(x), level), before, step)
+            step = model.log_step(level).exp()
             worth = motion.WORTH * 255 * step.mean((1, 2, 3))[:, None, None]
-            self.field = motion.search(integers(x), shown, worth) * ~self.still[..., None]
+            self.field = motion.search(integers(x), shown, worth)
             moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field).clamp(0, 255).round() / 255
         predicted = model.predict(moved, level)
-        return Past(moved, predicted, self.still[:, None], before, torch.cat(self.magnitudes, 1))
+        with torch.no_grad():
+            pictures = (picture.permute(0, 2, 3, 1) for picture in (x, moved))
+            self.skip = motion.skip(model.as_decoded(model.analyse(x), level), predicted, step, *pictures)[:, None]
+        return Past(moved, predicted, self.skip, self.out["y_hat"].detach(), torch.cat(self.magnitudes, 1))
 
     def follow(self, out: dict) -> dict:
         """Let the next frames see what has been made of these."""
@@ -98,15 +103,16 @@ def magnitude(out: dict) -> Tensor:
 
 
 def motion_symbols(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols, tables) of where the only sample of a group stands still, and of its motion elsewhere."""
-    field, still = group.field[0].cpu().numpy(), group.still[0].cpu().numpy()
+    """(symbols, tables) of where the only sample of a group is skipped, and of its motion."""
+    field, flags = group.field[0].cpu().numpy(), group.skip[0, 0, ..., None].cpu().numpy().astype(int)
     symbols, tables = [], []
-    for place, prediction, contexts in motion.groups(still[..., None].astype(int)):
-        symbols.append(still[place][:, None] - prediction)
-        tables.append(MOTION_TABLES + motion.CONTEXTS + contexts.clip(max=motion.STILL_CONTEXTS - 1))
+    for place, prediction, contexts in motion.groups(flags):
+        symbols.append(flags[place] ^ prediction)
+        chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), group.activity[0].cpu().numpy()[place])
+        tables.append(MOTION_TABLES + motion.CONTEXTS + chosen)
     for place, prediction, contexts in motion.groups(field):
         symbols.append(field[place] - prediction)
-        tables.append((MOTION_TABLES + contexts) * ~still[place][:, None])
+        tables.append(MOTION_TABLES + contexts)
     return np.concatenate([part.ravel() for part in symbols]), np.concatenate([part.ravel() for part in tables])
 
 
