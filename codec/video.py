@@ -129,12 +129,18 @@ class FrameCoder:
         """The samples (H, W, 3) uint8 of latents of the tiles, each (C, h, w), and of what these take over from the
         past; the next frame may see them.
         """
-        samples = self.synthesise(parts, level, key)
-        if all(bypasses):
-            predicted = self.synthesise([bypass.predicted for bypass in bypasses], level, key)
+        if all(bypasses) and all((bypass.share == 1).all() for bypass in bypasses):
+            samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
             for tile, bypass in zip(self.tiles, bypasses, strict=True):
-                place = pixel_slices(tile)
-                samples[place] = bypass.add(samples[place], predicted[place])
+                target = samples[pixel_slices(tile)]
+                target[:] = bypass.moved[: target.shape[0], : target.shape[1]]
+        else:
+            samples = self.synthesise(parts, level, key)
+            if all(bypasses):
+                predicted = self.synthesise([bypass.predicted for bypass in bypasses], level, key)
+                for tile, bypass in zip(self.tiles, bypasses, strict=True):
+                    place = pixel_slices(tile)
+                    samples[place] = bypass.add(samples[place], predicted[place])
         if self.inter:
             picture = self.padded(samples)
             self.shown = [
