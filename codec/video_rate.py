@@ -12,8 +12,8 @@ WINDOW = 2.0  # seconds within which what was spent too much or too little is ma
 STEADY = 0.7  # how much of what was known of a kind of frame stays when one more is coded
 STRIDE = 10  # levels between frames that follow each other, at most
 FIRST_INTER = 0.4  # bits of the other frames to those of a key frame, before the first is coded
-KEY_ABOVE = 30  # levels of a key frame above those of its group, all of which follows from it
-PATTERN = (12, -16, 0, -16)  # levels above or below from frame to frame: what is coded well serves those behind it
+KEY_ABOVE = 45  # levels of a key frame above those of its group, all of which follows from it
+PATTERN = (8, -8, 0, -8)  # levels above or below from frame to frame: what is coded well serves those behind it
 
 
 def within(level: float) -> int:

@@ -140,12 +140,12 @@ def search(picture, past, penalty):
     consider([0 * best[everywhere]], moves, everywhere)
     for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
         consider([best[everywhere] + way for way in like(step * AROUND, best)], moves, everywhere)
-    for weight in (SMOOTH, *SWEEPS):
+    for sweep, weight in enumerate((SMOOTH, *SWEEPS)):
         for odd in (True, False):
             here = places_of(number[(number // best.shape[2] + number % best.shape[2]) % 2 == odd])
             around = [near[here] for near in neighbours(best)]
             middle = median(*around)
-            price = departure(around) if weight is SMOOTH else bits(around, middle)
+            price = bits(around, middle) if sweep else departure(around)
             near = [middle + way for way in like(AROUND[:4], best)]
             consider([*around, middle, 0 * middle, *near], price, here, weight)
     return best
