@@ -123,7 +123,7 @@ def test_what_stands_still_stays_as_it_was(coffee):
 def test_levels_of_a_group_follow_the_pattern(moving):
     levels = [frame.level for frame, _ in packets(coded(moving, quality=50))]
     assert levels == [100 + offset(number) for number in range(7)]
-    assert {frame.level for frame, _ in packets(coded(moving, quality=0))} <= set(range(40))
+    assert {frame.level for frame, _ in packets(coded(moving, quality=0))} <= set(range(46))
 
 
 def test_every_frame_goes_through_the_transforms_of_its_model(moving, monkeypatch):
