@@ -67,7 +67,7 @@ def tile_bits(symbols: TileSymbols, nets: Nets) -> np.ndarray:
     bits = (hyper / shares)[np.ix_(row, column)]
     memory = {"z": z}
     for p, (channels, mask) in enumerate(passes(nets, height, width)):
-        index = table_indexes(p, memory, level, nets, mask, symbols.still)
+        index = table_indexes(p, memory, level, nets, mask, symbols.skip)
         own = symbols.y[:, channels] * mask
         bits += nets.tables.cost(own, index).sum((0, 1), dtype=np.float64)
         memory["magnitude"] = magnitude(own)

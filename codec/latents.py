@@ -21,7 +21,7 @@ STRIDE = 16  # pixels a latent position
 ALIGN = 1  # latent positions that the sides of a picture are a multiple of
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
-TRADE_WORTH = 5 * motion.STEP_WORTH
+TRADE_WORTH, INTER_TRADE_WORTH = 5 * motion.STEP_WORTH, 3 * motion.STEP_WORTH
 
 Memory = dict[str, np.ndarray]
 
@@ -75,13 +75,15 @@ def round_half_up(x: np.ndarray, limit: int) -> np.ndarray:
     return np.clip(np.floor(x + 0.5), -limit, limit)
 
 
-def optimise(symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, tables: Tables) -> np.ndarray:
+def optimise(
+    symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, tables: Tables, worth: float = TRADE_WORTH
+) -> np.ndarray:
     """Rate-distortion optimised quantisation: move a symbol one towards zero where the bits saved outweigh the error.
 
     The trade-off needs no lambda: a step D that is optimal for its lambda makes one squared step worth 6 / ln 2 bits,
     because D**2 / 12 grows as fast as the rate of a uniform quantiser falls (Sullivan and Wiegand, 1998). A symbol is
     also what its neighbours are predicted from, which this does not weigh: five times that worth saves the most bits
-    at equal PSNR on held-out pictures.
+    at equal PSNR on held-out pictures, three times on frames that follow others.
     """
     coded = symbols != 0
     larger, index, residual = symbols[coded], index[coded], residual[coded]
@@ -89,7 +91,7 @@ def optimise(symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, table
     saved = tables.cost(larger, index) - tables.cost(smaller, index)
     error = np.square(smaller - residual) - np.square(larger - residual)
     traded = symbols.copy()
-    traded[coded] = np.where(TRADE_WORTH * error < saved, smaller, larger)
+    traded[coded] = np.where(worth * error < saved, smaller, larger)
     return traded
 
 
@@ -135,7 +137,8 @@ def encode_tile(
         residual = (y[:, channels] - mean) * gain[:, channels]
         symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
         if trade:
-            symbols = optimise(symbols, residual, index, nets.tables)
+            worth = TRADE_WORTH if past is None else INTER_TRADE_WORTH
+            symbols = optimise(symbols, residual, index, nets.tables, worth)
         rebuilt = inter.kept(symbols * step[:, channels] + mean, known, skip, channels)
         memory |= {"magnitude": magnitude(symbols), "y_hat": rebuilt * mask}
         y_hat[:, channels] += memory["y_hat"]
