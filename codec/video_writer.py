@@ -43,7 +43,7 @@ class VideoWriter:
             the newest of these, or the default image model where there is none.
         keyint: frames from one key frame to the next, at most; a new scene begins with one, too.
         tags: title, artist and the like.
-        effort: 0 rounds latents where all frames are key frames; otherwise they are quantised rate-distortion optimally.
+        effort: of key frames alone 0 rounds the latents; all else quantises them rate-distortion optimally.
         jobs: threads, 0 for all cores.
 
     Raises:
