@@ -43,7 +43,7 @@ class VideoWriter:
             the newest of these, or the default image model where there is none.
         keyint: frames from one key frame to the next, at most; a new scene begins with one, too.
         tags: title, artist and the like.
-        effort: 0 rounds the latents, 1 to 6 quantise them rate-distortion optimally.
+        effort: where all frames are key frames 0 rounds the latents; all else quantises them rate-distortion optimally.
         jobs: threads, 0 for all cores.
 
     Raises:
@@ -80,7 +80,7 @@ class VideoWriter:
             raise UsageError(f"{self.key_entry.name} codes pictures alone")
         header = header or constant_rate(fps)
         self.header = replace(header, gop=keyint if self.entry.intra else 1)
-        self.file, self.tags, self.trade, self.jobs = file, tags or {}, effort > 0, jobs
+        self.file, self.tags, self.trade, self.jobs = file, tags or {}, effort > 0 or bool(self.entry.intra), jobs
         self.quality, self.bitrate, self.expected = quality, bitrate, frames
         self.coder: FrameCoder | None = None
         self.pending: deque[tuple[Future, np.ndarray, Packet]] = deque()

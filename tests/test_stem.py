@@ -190,8 +190,8 @@ class TestMotion:
         field, mask = np.full((18, 22, 2), (5, -31), np.int32), np.zeros((18, 22), bool)
         past = {"past_1": np.zeros((1, 16, 18, 22))}
         size = lambda field, mask: len(entropy.encode(inter.write(field, mask, past, nets), nets.tables))
-        assert size(field, mask) < 50
-        assert size(0 * field, ~mask) < 50
+        assert size(field, mask) < 40
+        assert size(0 * field, ~mask) < 40
         one = 0 * field
         one[6:12, 8:14] = (9, 20)
         assert size(0 * field, mask) + 20 < size(one, mask) < 160

@@ -97,7 +97,7 @@ def test_what_repeats_costs_next_to_nothing(moving):
     frames = packets(data)
     assert [frame.key for frame, _ in frames] == [True, False, False, False]
     sizes = [size for _, size in frames]
-    assert max(sizes[1:]) <= 20 < sizes[0]
+    assert max(sizes[1:]) <= 10 < sizes[0]
     first, *others = Video(io.BytesIO(data), jobs=1)
     assert all(np.array_equal(first, other) for other in others)
 
@@ -114,16 +114,17 @@ def test_what_stands_still_stays_as_it_was(coffee):
         (tile,) = coder.symbols(frame.tiles, frame.level, frame.key)
         samples = coder.show([tile], frame.level, frame.key)
         if not frame.key:
-            assert tile.skip[:, 3:].mean() > 0.8
+            assert tile.skip[:, 3:].all()
             assert not tile.y[0, :, tile.skip].any()
-            assert np.abs(samples[:, 96:] - before[:, 96:]).mean() < 1
-        before = samples.astype(float)
+            assert np.array_equal(samples[:, 96:], before[:, 96:])
+        before = samples.copy()
 
 
 def test_levels_of_a_group_follow_the_pattern(moving):
     levels = [frame.level for frame, _ in packets(coded(moving, quality=50))]
     assert levels == [100 + offset(number) for number in range(7)]
-    assert {frame.level for frame, _ in packets(coded(moving, quality=0))} <= set(range(46))
+    levels = [frame.level for frame, _ in packets(coded(moving, quality=0))]
+    assert levels == [max(offset(number), 0) for number in range(7)]
 
 
 def test_every_frame_goes_through_the_transforms_of_its_model(moving, monkeypatch):
