@@ -129,10 +129,25 @@ class OnnxModel:
         """(H, W, 3) uint8, sides multiples of 16 -> y (M, H/16, W/16)."""
         return self.run("analysis", picture=picture[None])[0][0]
 
-    def synthesis(self, y_hat: np.ndarray, level: int, beside: bool = False) -> np.ndarray:
-        """y_hat (M, h, w) -> (16h, 16w, 3) uint8; `beside` as for `session`."""
+    def synthesis(
+        self, y_hat: np.ndarray, level: int, beside: bool = False, context: np.ndarray | None = None
+    ) -> np.ndarray:
+        """y_hat (M, h, w) -> (16h, 16w, 3) uint8; `beside` as for `session`.
+
+        Args:
+            context: (planes, 16h, 16w), zeros where it is not given, of a model that knows of such.
+        """
         graph = NATIVE if self.entry.native and self.calm(y_hat, beside) else "synthesis"
-        return self.run(graph, beside, y_hat=y_hat[None], vector=self.vector("vector", level))[0][0]
+        given = {"y_hat": y_hat[None], "vector": self.vector("vector", level)}
+        if self.planes:
+            shape = (self.planes, *(latents.STRIDE * n for n in y_hat.shape[1:]))
+            given["context"] = (np.zeros(shape, np.float32) if context is None else context)[None]
+        return self.run(graph, beside, **given)[0][0]
+
+    @property
+    def planes(self) -> int:
+        """Of what the synthesis sees beside the latents."""
+        return int(self.arrays.get("planes", 0))
 
     def calm(self, y_hat: np.ndarray, beside: bool) -> bool:
         """Whether the native graph shows latents y_hat (M, h, w) as the whole synthesis does: `pixa.models.native`."""

@@ -139,15 +139,19 @@ def synthesised(
     samples: np.ndarray,
     pool: ThreadPoolExecutor,
     progress: Progress | None = None,
+    context: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The windows of samples (H, W, 1 or 3), each with what latents y_hat (C, h, w) show there, of the same shape."""
+    """The windows of samples (H, W, 1 or 3), each with what latents y_hat (C, h, w) show there, of the same shape; a
+    context (planes, 16h, 16w) for models that know of such.
+    """
     windows, at_a_time = shared_windows(nets, *y_hat.shape[1:])
     stride = nets.coder.STRIDE
 
     def show(window: Window) -> np.ndarray:
         _, outer, core = window
         part = np.ascontiguousarray(y_hat[:, *outer])
-        return nets.synthesis(part, level, beside=at_a_time > 1)[pixel_slices(core, stride)]
+        seen = {} if context is None else {"context": np.ascontiguousarray(context[:, *pixel_slices(outer, stride)])}
+        return nets.synthesis(part, level, beside=at_a_time > 1, **seen)[pixel_slices(core, stride)]
 
     others = []
     for done, window in enumerate(windows):

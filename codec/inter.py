@@ -51,19 +51,31 @@ class Bypass(NamedTuple):
     Attributes:
         moved: the last frame along the motion of this one, (16h, 16w, 3) uint8.
         predicted: its latents (M, h, w).
-        share: (h, w) float32, of `moved` less what `predicted` shows.
+        skip: (h, w) bool, where all is taken over.
+        share: of `moved` less what `predicted` shows, that is taken over elsewhere.
     """
 
     moved: np.ndarray
     predicted: np.ndarray
-    share: np.ndarray
+    skip: np.ndarray
+    share: float
 
-    def add(self, shown: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8, sides up to those of `moved`, from what the latents of the tile and `predicted` show."""
-        height, width = shown.shape[:2]
-        share = self.share.repeat(motion.BLOCK, 0).repeat(motion.BLOCK, 1)[:height, :width, None]
-        left_out = self.moved[:height, :width].astype(np.float32) - predicted
-        return np.rint(shown + share * left_out).clip(0, 255).astype(np.uint8)
+    def taken(self, predicted: np.ndarray) -> np.ndarray:
+        """What is taken over, (H, W, 3) float32, sides up to those of `moved`, from what `predicted` shows."""
+        height, width = predicted.shape[:2]
+        share = np.where(in_pixels(self.skip), np.float32(1), np.float32(self.share))[:height, :width, None]
+        return share * (self.moved[:height, :width].astype(np.float32) - predicted)
+
+    def context(self, taken: np.ndarray) -> np.ndarray:
+        """What a synthesis sees of the past, (6, H, W) float32: what is taken over, and the moved picture."""
+        height, width = taken.shape[:2]
+        planes = np.concatenate([taken, self.moved[:height, :width] - np.float32(127.5)], 2)
+        return np.moveaxis(planes * (~in_pixels(self.skip)[:height, :width, None] / np.float32(255)), 2, 0)
+
+
+def in_pixels(places: np.ndarray) -> np.ndarray:
+    """(h, w) -> (16h, 16w)."""
+    return places.repeat(motion.BLOCK, 0).repeat(motion.BLOCK, 1)
 
 
 def stays(nets: Predictor) -> bool:
@@ -78,7 +90,7 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
         (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
     """
     picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
-    field = motion.search(picture, before, motion.WORTH * 255 * float(step.mean()))[0].astype(np.int32)
+    field = motion.search(picture, before, motion.WORTH * (255 * float(step.mean())) ** 2)[0].astype(np.int32)
     if stays(nets):
         skip = motion.skip(y, past["past_hat_1"], step, picture / 255, before / 255)[0]
         field *= ~skip[..., None]
@@ -160,7 +172,7 @@ def bypass(known: Past, skip: np.ndarray | None, level: int, nets: Predictor) ->
     """What a tile takes over, where it is skipped all of it; nothing if it is a picture's."""
     if skip is None or (share := nets.share(level)) is None:
         return None
-    return Bypass(known["moved"], known["predicted"][0], np.where(skip, 1, share).astype(np.float32))
+    return Bypass(known["moved"], known["predicted"][0], skip, share)
 
 
 def kept(rebuilt: np.ndarray, known: Past, skip: np.ndarray | None, channels: slice) -> np.ndarray:

@@ -129,18 +129,15 @@ class FrameCoder:
         """The samples (H, W, 3) uint8 of latents of the tiles, each (C, h, w), and of what these take over from the
         past; the next frame may see them.
         """
-        if all(bypasses) and all((bypass.share == 1).all() for bypass in bypasses):
+        if not all(bypasses):
+            samples = self.synthesise(parts, level, key)
+        elif all(bypass.skip.all() for bypass in bypasses):
             samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
             for tile, bypass in zip(self.tiles, bypasses, strict=True):
                 target = samples[pixel_slices(tile)]
                 target[:] = bypass.moved[: target.shape[0], : target.shape[1]]
         else:
-            samples = self.synthesise(parts, level, key)
-            if all(bypasses):
-                predicted = self.synthesise([bypass.predicted for bypass in bypasses], level, key)
-                for tile, bypass in zip(self.tiles, bypasses, strict=True):
-                    place = pixel_slices(tile)
-                    samples[place] = bypass.add(samples[place], predicted[place])
+            samples = self.follow(parts, bypasses, level)
         if self.inter:
             picture = self.padded(samples)
             self.shown = [
@@ -149,15 +146,33 @@ class FrameCoder:
             ]
         return samples
 
-    def synthesise(self, parts: Sequence[np.ndarray], level: int, key: bool) -> np.ndarray:
-        """The samples (H, W, 3) uint8 that latents of the tiles, each (C, h, w), show."""
+    def follow(self, parts: Sequence[np.ndarray], bypasses: Sequence[Bypass], level: int) -> np.ndarray:
+        """The samples (H, W, 3) uint8 of a frame that takes over something from the past."""
+        taken = self.synthesise([bypass.predicted for bypass in bypasses], level, False).astype(np.float32)
+        stride, (height, width) = self.key.coder.STRIDE, latent_size(self.head.width, self.head.height, self.key.coder)
+        context = np.zeros((self.inter.planes, stride * height, stride * width), np.float32)
+        for tile, bypass in zip(self.tiles, bypasses, strict=True):
+            place = pixel_slices(tile)
+            taken[place] = bypass.taken(taken[place])
+            if self.inter.planes:
+                target = context[:, *place][:, : taken[place].shape[0], : taken[place].shape[1]]
+                target[:] = bypass.context(taken[place])
+        taken += self.synthesise(parts, level, False, context)
+        return np.rint(taken).clip(0, 255).astype(np.uint8)
+
+    def synthesise(
+        self, parts: Sequence[np.ndarray], level: int, key: bool, context: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The samples (H, W, 3) uint8 that latents of the tiles, each (C, h, w), show; a context (planes, 16h, 16w)
+        for models that know of such.
+        """
         nets, size = self.nets(key), latent_size(self.head.width, self.head.height, self.key.coder)
         y_hat = np.empty((nets.rebuilt_channels, *size), np.float32)
         for tile, part in zip(self.tiles, parts, strict=True):
             y_hat[:, *tile] = part
         samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
         with helpers(nets) as pool:
-            for target, rgb in synthesised(nets, y_hat, level, samples, pool):
+            for target, rgb in synthesised(nets, y_hat, level, samples, pool, context=context):
                 target[:] = rgb
         return samples
 

@@ -71,18 +71,31 @@ class HyperSynthesis(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g_s: y_hat (B, M, H/16, W/16) and a vector of the level -> x_hat (B, 3, H, W) in [0, 1]."""
+    """g_s: y_hat (B, M, H/16, W/16) and a vector of the level -> x_hat (B, 3, H, W) in [0, 1].
 
-    def __init__(self, c: int, m: int, n_low: int, n_high: int, hidden: int = 0):
+    Args:
+        planes: of a context of the size of the picture, 0 if there is none.
+    """
+
+    def __init__(self, c: int, m: int, n_low: int, n_high: int, hidden: int = 0, planes: int = 0):
         super().__init__()
         self.low = blocks(m, n_low)
         self.up = Up(m, c, 2)
+        self.context = Down(planes, c, 8, zero=True) if planes else None
         self.high = blocks(c, n_high, hidden)
         self.head = Up(c, 3, 8)
 
-    def forward(self, y_hat: Tensor, vector: Tensor, precision: AbstractContextManager = FLOAT32) -> Tensor:
-        """`precision` surrounds the trunk at 1/8 resolution."""
+    def forward(
+        self,
+        y_hat: Tensor,
+        vector: Tensor,
+        precision: AbstractContextManager = FLOAT32,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """`precision` surrounds the trunk at 1/8 resolution; a context (B, planes, H, W) that is not given is zero."""
         high = self.up(self.low(y_hat)) * vector
+        if self.context is not None:
+            high = high + (self.context.bias[:, None, None] if context is None else self.context(context))
         with precision:
             high = self.high(high)
         return self.head(high.float()) + 0.5
@@ -130,9 +143,10 @@ class Backbone(CompressionModel):
 
     Args:
         mixed: run the trunks at 1/8 resolution in bfloat16; latents, entropy model and pixels stay float32.
+        planes: of what the synthesis sees beside the latents.
     """
 
-    def __init__(self, config: BackboneConfig, mixed: bool = False):
+    def __init__(self, config: BackboneConfig, mixed: bool = False, planes: int = 0):
         super().__init__()
         self.config, self.mixed = config, mixed
         c, m, n, f = config.c, config.m, config.n, config.f
@@ -143,7 +157,7 @@ class Backbone(CompressionModel):
             Pointwise(m, config.k), Block(config.k), Down(config.k, config.k, 2), Block(config.k), Down(config.k, n, 2)
         )
         self.h_s = HyperSynthesis(n, f)
-        self.g_s = Synthesis(c, m, config.synthesis_low, config.synthesis_high, config.synthesis_hidden)
+        self.g_s = Synthesis(c, m, config.synthesis_low, config.synthesis_high, config.synthesis_hidden, planes)
 
         step = torch.sqrt(18 / (math.log(2) * rd_lambda(torch.arange(ANCHORS) * float(ANCHOR_STEP)))) / 255
         self.log_gain = LevelVector(-step.log()[:, None].expand(-1, m))

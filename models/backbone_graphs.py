@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pixa.models.backbone import Backbone
+from pixa.models.backbone import FLOAT32, Backbone
 from pixa.models.exact import ACT_MAX
 from pixa.models.graph import FLOAT, UINT8, Graph, Network, spatial, vector
 from pixa.models.layers import Down
@@ -70,14 +70,19 @@ def write_index(g: Graph, index: str) -> str:
 
 
 def synthesis(model: Backbone) -> Network:
-    """y_hat (1, M, h, w) and the level's vector -> picture (1, 16h, 16w, 3) uint8."""
+    """y_hat (1, M, h, w), the level's vector and, if the model has one, a context (1, planes, 16h, 16w) -> picture
+    (1, 16h, 16w, 3) uint8.
+    """
     net = model.g_s
 
-    def forward(y_hat: Tensor, vector: Tensor) -> list[Tensor]:
-        return [net(y_hat, vector).mul(255).round().clamp(0, 255).permute(0, 2, 3, 1)]
+    def forward(y_hat: Tensor, vector: Tensor, *context: Tensor) -> list[Tensor]:
+        picture = net(y_hat, vector, FLOAT32, *context)
+        return [picture.mul(255).round().clamp(0, 255).permute(0, 2, 3, 1)]
 
-    def write(g: Graph, y_hat: str, vector: str) -> list[str]:
+    def write(g: Graph, y_hat: str, vector: str, *context: str) -> list[str]:
         x = g.op("Mul", g.layer(net.up, g.layer(net.low, y_hat)), vector)
+        for planes in context:
+            x = g.op("Add", x, g.layer(net.context, planes))
         x = g.layer(net.head, g.layer(net.high, x))
         x = g.op("Add", g.op("Mul", x, g.scalar(255.0)), g.scalar(128.0))  # 255 * 0.5, and 0.5 to round
         x = g.op("Cast", g.op("Clip", g.op("Floor", x), g.scalar(0.0), g.scalar(255.0)), to=UINT8)
@@ -85,4 +90,7 @@ def synthesis(model: Backbone) -> Network:
 
     inputs = {"y_hat": spatial(model.config.m), "vector": vector(model.config.c)}
     layers = [net.low, net.up, net.high, net.head]
+    if net.context is not None:
+        inputs["context"] = FLOAT, (1, net.context.c_in, "rows", "columns")
+        layers.insert(2, net.context)
     return Network("synthesis", inputs, {"picture": UINT8}, layers, forward, write)

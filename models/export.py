@@ -46,6 +46,7 @@ def level_arrays(model: Backbone) -> dict[str, np.ndarray]:
     whole = lambda module, kind: table(module).round().numpy().astype(kind)
     biases = [bias_of(scale) for scale in architecture_of(model).scales(model)]
     shares = {"bypass": table(model.bypass).numpy()} if architecture_of(model).inter else {}
+    planes = {"planes": np.uint8(model.g_s.context.c_in)} if model.g_s.context is not None else {}
     return (
         {
             "gain": table(model.log_gain).exp().numpy(),
@@ -58,6 +59,7 @@ def level_arrays(model: Backbone) -> dict[str, np.ndarray]:
         }
         | {name: whole(model.get_submodule(name), np.int32) for name in biases}
         | shares
+        | planes
     )
 
 
@@ -146,7 +148,8 @@ def check_parity(model: Backbone, folder: Path, arrays: dict[str, np.ndarray], p
     for network, pattern in zip(networks, (*patterns, *patterns), strict=False):
         compare(network)
         memory |= {"magnitude": magnitude[:, pattern.any(1)], "y_hat": y[:, pattern.any(1)]}
-    memory["y_hat"] = y
+    planes = np.moveaxis(np.concatenate([picture, picture], 2), 2, 0)[None]
+    memory |= {"y_hat": y, "context": planes / np.float32(255) - np.float32(0.5)}
     for network in networks[2 * len(patterns) :]:
         compare(network)
     exact = [difference for name, difference in differences.items() if name.startswith("scale")]
@@ -158,7 +161,7 @@ def check_parity(model: Backbone, folder: Path, arrays: dict[str, np.ndarray], p
 def decode_macs(model: Backbone) -> float:
     """Multiply-accumulates per pixel of everything the decoder runs."""
     h_s, g_s = model.h_s, model.g_s
-    strides = {h_s.up1: 64, h_s.mix1: 32, h_s.pw1: 32, h_s.up2: 32, g_s.high: 8, g_s.head: 8}
+    strides = {h_s.up1: 64, h_s.mix1: 32, h_s.pw1: 32, h_s.up2: 32, g_s.context: 8, g_s.high: 8, g_s.head: 8}
     strides |= dict.fromkeys(getattr(model, "g_p", ())[: 1 + model.config.analysis_high], 8)
     total, networks = 0.0, decoder(model)
     if architecture_of(model).inter:  # what the prediction shows is synthesised too

@@ -41,9 +41,9 @@ class Down(nn.Module):
     The weight is a matrix (C_out, C_in*k*k), columns ordered as `pixel_unshuffle` orders channels.
     """
 
-    def __init__(self, c_in: int, c_out: int, k: int):
+    def __init__(self, c_in: int, c_out: int, k: int, zero: bool = False):
         super().__init__()
-        bound = 1 / math.sqrt(c_in * k * k)
+        bound = 0.0 if zero else 1 / math.sqrt(c_in * k * k)
         self.c_in, self.k = c_in, k
         self.weight = nn.Parameter(torch.empty(c_out, c_in * k * k).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(c_out))

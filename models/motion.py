@@ -25,7 +25,8 @@ SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the c
 CONTEXTS = len(SPREADS) + 1
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
 RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # at which tables fall off, by context
-WORTH = 0.375  # sum of absolute differences, in quantiser steps of the latents, that a bit of motion is worth
+WORTH = 0.0625  # sum of squared differences of luma, in squared quantiser steps of the latents, that a bit is worth
+FADE = 8  # pixels on which what two neighbours predict fades into each other
 SMOOTH = 8.0  # how much dearer than bits the search takes it to depart from any neighbour, at first
 SWEEPS = (4, 3, 2, 1.5, 1, 1)  # then what bits weigh, each block with regard to its neighbours: a field that starts
 # smooth and comes loose where that pays ends with fewer bits than one that starts with the best vector of every block
@@ -55,19 +56,21 @@ def typed(x, like):
     return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
 
 
-def fetch(plane, motion, row, column):
+def fetch(plane, motion, row, column, fringe: int = 0):
     """What blocks are predicted by, times 16: straight lines lie between pixels, beyond the edge all is like the edge.
 
     Args:
         plane: (B, 16h, 16w, ...).
         motion: (B, *N, 2).
         row, column: of the blocks, broadcast to N.
+        fringe: pixels around a block that are fetched too.
 
     Returns:
-        (B, *N, 16, 16, ...).
+        (B, *N, S, S, ...), S being 16 pixels and two fringes.
     """
     whole, part = motion // UNIT, typed(motion % UNIT, plane)
-    near = places(BLOCK + 1, whole)
+    size = BLOCK + 2 * fringe
+    near = places(size + 1, whole) - fringe
     batch = places(motion.shape[0], whole).reshape(-1, *[1] * (motion.ndim - 1))
     rows = (BLOCK * row + whole[..., 0])[..., None] + near
     columns = (BLOCK * column + whole[..., 1])[..., None] + near
@@ -77,9 +80,9 @@ def fetch(plane, motion, row, column):
     first = motion.ndim - 1
     down, across = (part[..., axis].reshape(*motion.shape[:-1], *[1] * (patch.ndim - first)) for axis in (0, 1))
     at = lambda start, stop: (slice(None),) * first + (slice(start, stop),)
-    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * down
+    patch = UNIT * patch[at(0, size)] + (patch[at(1, None)] - patch[at(0, size)]) * down
     patch = patch.swapaxes(first, first + 1)
-    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * across
+    patch = UNIT * patch[at(0, size)] + (patch[at(1, None)] - patch[at(0, size)]) * across
     return patch.swapaxes(first, first + 1)
 
 
@@ -99,6 +102,14 @@ def luma(picture):
     return (sums.astype(np.float32) if isinstance(sums, np.ndarray) else sums.float()) / 4
 
 
+@functools.cache
+def window() -> np.ndarray:
+    """What the squared differences of a block and its fringe weigh, (24, 24) float32: as its prediction does there."""
+    fade = (np.arange(FADE) + 0.5) / FADE
+    side = np.concatenate([fade, np.ones(BLOCK - FADE), 1 - fade])
+    return np.outer(side, side).astype(np.float32)
+
+
 def in_blocks(plane, size: int):
     """(..., s*h, s*w) -> (..., h, s, w, s)."""
     *batch, height, width = plane.shape
@@ -109,18 +120,19 @@ def search(picture, past, penalty):
     """A field of vectors (B, h, w, 2) from a picture to the past one, both (B, 16h, 16w, 3) integers.
 
     Args:
-        penalty: how much of the sum of absolute differences of a block's luma one bit of motion is worth; a number, or
+        penalty: how much of the sum of squared differences of a block's luma one bit of motion is worth; a number, or
             (B, 1, 1) of them.
     """
     current, past = luma(picture), luma(past)
-    blocks = UNIT**2 * in_blocks(current, BLOCK).swapaxes(2, 3)
     best = coarse(current, past)
     number = places(best.shape[1] * best.shape[2], best)
+    rows, columns = (places(n, best) for n in best.shape[1:3])
+    blocks, weights = fetch(current, 0 * best, rows[:, None], columns, FADE // 2), like(window(), current)
     places_of = lambda chosen: (slice(None), chosen // best.shape[2], chosen % best.shape[2])
     penalty = penalty + 0 * best[:, :, :, 0]
 
     def difference(motion, here):
-        return abs(fetch(past, motion, *here[1:]) - blocks[here]).sum((2, 3)) / UNIT**2
+        return ((fetch(past, motion, *here[1:], FADE // 2) - blocks[here]) ** 2 * weights).sum((2, 3)) / UNIT**4
 
     def consider(candidates, price: Callable, here: tuple, weight: float = 1) -> None:
         vector, error, worth = best[here], cost[here], weight * penalty[here]

@@ -136,13 +136,15 @@ class NativeGraph(Graph):
 
 
 def native_synthesis(model: Backbone) -> Network:
-    """y_hat (1, M, h, w) and the level's vector -> picture (1, 16h, 16w, 3) uint8."""
+    """As `synthesis`."""
     net, c = model.g_s, model.config.c
 
-    def write(g: NativeGraph, y_hat: str, vector: str) -> list[str]:
+    def write(g: NativeGraph, y_hat: str, vector: str, *context: str) -> list[str]:
         x = g.channels_last(g.expanded(net.up, g.layer(net.low, y_hat)))
         x = g.op("Mul", g.spread(x, net.up, y_hat, 2), g.channels_last(vector))
         x = g.conv(g.op("Transpose", x, perm=[0, 3, 1, 2]), torch.ones(c, 1, 1, 1), torch.zeros(c), group=c)
+        for planes in context:
+            x = g.op("Add", x, g.layer(net.context, planes))
         x = g.channels_last(g.expanded(net.head, g.layer(net.high, x), 0.5))
         return [g.spread(g.to_bytes(x), net.head, y_hat, 16)]
 

@@ -10,10 +10,9 @@ from functools import cache
 
 import numpy as np
 
-from pixa.models.motion import BLOCK, UNIT, like, places
+from pixa.models.motion import BLOCK, FADE, UNIT, like, places
 
 TAPS = np.array([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]], np.float32) / 64
-FADE = 8  # pixels on which two neighbours have a say
 SPAN = BLOCK + FADE  # that a vector predicts
 READ = SPAN + TAPS.shape[1] - 1  # that it takes for them
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into

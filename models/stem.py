@@ -21,7 +21,11 @@ are taken among latents as they are decoded, since gains and steps need not be i
 What latents leave out of the moved picture the frame takes over to a share, so that detail is coded once and not worn
 down by an analysis and a synthesis for every frame:
 
-    frame shown = g_s(y_hat) + share * (moved - g_s(predicted))
+    taken over = share * (moved - g_s(predicted))
+    frame shown = g_s(y_hat; taken over, moved) + taken over
+
+What g_s sees of the past beside its latents lets it mend what does not fit when two pictures are added; where nothing
+is coded it sees nothing, and the sum is the moved picture.
 
 A block of which coding would not pay is skipped, as in every video standard: its latents are the predicted ones, its
 share is 1, so that it shows the moved picture.
@@ -55,15 +59,21 @@ WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those o
 HYPER = 4  # latents a hyper-latent, along a side
 PAST = 2  # frames whose symbols choose tables
 SHARE = 0.65  # of what latents leave out of the past that is taken over
+PLANES = 6  # what a synthesis sees of the past beside the latents: what is taken over, and the moved picture
 MOTION_TABLES = 2 * SCALES - 1  # the number of the first
 
 
 @dataclass(frozen=True)
 class StemConfig(BackboneConfig):
-    """Widths of `stem`; those of the transforms are those of the image model that codes its key frames."""
+    """Widths of `stem`; those of the transforms are those of the image model that codes its key frames.
+
+    Attributes:
+        planes: that the synthesis sees beside latents; PLANES, or 0 in the first models.
+    """
 
     synthesis_low: int = 0
     synthesis_hidden: int = 192
+    planes: int = 0
 
 
 class ScalePast(nn.Module):
@@ -151,7 +161,7 @@ class Stem(Backbone):
     """The model `stem`; see the module. Without a past it predicts nothing and codes whole latents."""
 
     def __init__(self, config: StemConfig = StemConfig(), mixed: bool = False):
-        super().__init__(config, mixed)
+        super().__init__(config, mixed, config.planes)
         m, f = config.m, config.f
         self.g_p = copy.deepcopy(self.g_a)
         self.scale_a = ScalePast(f, config.hidden, m)
@@ -189,11 +199,12 @@ class Stem(Backbone):
         """
         if not isinstance(image, Fast):
             raise ValueError(f"a model can follow one of fast's architecture, not a {type(image).__name__}")
-        if not image.config.as_dict().items() >= self.config.as_dict().items():
+        if self.config.as_dict().items() - image.config.as_dict().items() - {("planes", self.config.planes)}:
             raise ValueError("a model cannot follow one of other widths")
         f, hidden, low = self.config.f, self.config.hidden, image.config.low
         for name in ("g_a", "g_s", "h_a", "h_s", "log_gain", "log_step", "log_z_gain", "vector", "z_index"):
-            self.get_submodule(name).load_state_dict(image.get_submodule(name).state_dict())
+            own = self.get_submodule(name)
+            own.load_state_dict(own.state_dict() | image.get_submodule(name).state_dict())
         self.g_p.load_state_dict(image.g_a.state_dict())
         for letter, old in (("a", "c"), ("b", "d")):
             scale, mean = self.get_submodule(f"scale_{letter}"), self.get_submodule(f"mean_{letter}")
@@ -228,17 +239,23 @@ class Stem(Backbone):
         z = self.hyper(residual, level) * ~covered
         coded = self.code(residual, z, level, past=past)
         y_hat = coded.y_hat * ~past.skip + past.predicted
-        shown = lambda latents: self.g_s(latents, self.vector(level), self.trunk_precision(x))
-        x_hat = shown(y_hat)
-        if past.moved.numel():
-            share = torch.where(past.skip, 1.0, self.bypass(level))
-            share = share.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
-            x_hat = x_hat + share * (past.moved - shown(past.predicted))
+        x_hat = self.shown(y_hat, past.predicted, past.moved, past.skip, level)
         out = self.priced(coded, z) | {"x_hat": x_hat, "y": y, "y_hat": y_hat}
         for name, free in (("y", past.skip), ("z", covered)):
             out["likelihoods"][name] = out["likelihoods"][name].masked_fill(free, 1.0)
             out["indexes"][name] = out["indexes"][name] * ~free
         return out
+
+    def shown(self, y_hat: Tensor, predicted: Tensor, moved: Tensor, skip: Tensor, level: Tensor) -> Tensor:
+        """Frames (B, 3, H, W) of latents (B, M, h, w) and of what a past as that of `Past` leaves to be taken over."""
+        synthesis = lambda latents, *seen: self.g_s(latents, self.vector(level), self.trunk_precision(y_hat), *seen)
+        if not moved.numel():
+            return synthesis(y_hat)
+        skip = skip.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
+        taken = torch.where(skip, 1.0, self.bypass(level)) * (moved - synthesis(predicted))
+        if self.g_s.context is None:
+            return synthesis(y_hat) + taken
+        return synthesis(y_hat, torch.cat([taken, moved - 0.5], 1) * ~skip) + taken
 
     def code(
         self,

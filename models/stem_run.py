@@ -26,7 +26,7 @@ from pixa.models.layers import LEVELS
 from pixa.models.overlap import compensate
 from pixa.models.rates import rd_lambda
 from pixa.models.run import Run, TrainConfig
-from pixa.models.stem import MOTION_TABLES, Past, Stem, StemConfig
+from pixa.models.stem import MOTION_TABLES, PLANES, Past, Stem, StemConfig
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Group:
         shown = integers(self.out["x_hat"].detach())
         with torch.no_grad():
             step = model.log_step(level).exp()
-            worth = motion.WORTH * 255 * step.mean((1, 2, 3))[:, None, None]
+            worth = motion.WORTH * (255 * step.mean((1, 2, 3))[:, None, None]) ** 2
             self.field = motion.search(integers(x), shown, worth)
             moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field).clamp(0, 255).round() / 255
         predicted = model.predict(moved, level)
@@ -156,11 +156,14 @@ class StemRun(Run):
     def build(self) -> Stem:
         config = self.config
         self.intra = checkpoint.load_model(Path(config.intra), self.device).eval().requires_grad_(False)
-        widths = {field.name: getattr(self.intra.config, field.name) for field in fields(StemConfig)}
+        names = {field.name for field in fields(StemConfig)} & {field.name for field in fields(self.intra.config)}
+        widths = {name: getattr(self.intra.config, name) for name in names} | {"planes": PLANES}
         model = make("stem", widths, mixed="cuda" in self.device).to(self.device)
         model.follow(self.intra)
         if config.start and not self.path.exists():
-            checkpoint.fit(model, checkpoint.load_model(Path(config.start), self.device).state_dict(), config.start)
+            start = checkpoint.load_model(Path(config.start), self.device).state_dict()
+            new = {name: value for name, value in model.state_dict().items() if name.startswith("g_s.context")}
+            checkpoint.fit(model, new | start, config.start)
         if not config.transforms:
             trunk = model.g_p[: 1 + model.config.analysis_high]
             for module in (trunk, model.bypass, *(model.get_submodule(name) for name in TRANSFORMS)):

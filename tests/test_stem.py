@@ -31,7 +31,7 @@ from pixa.models.layers import ANCHOR_STEP, LEVELS
 from pixa.models.overlap import compensate
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore
-from pixa.models.stem import Past, Stem, StemConfig, nothing
+from pixa.models.stem import PLANES, Past, Stem, StemConfig, nothing
 from pixa.models.stem_graphs import scales
 from pixa.models.train import main
 from pixa.pixels import Picture
@@ -57,7 +57,7 @@ def image() -> Fast:
 def stem(image) -> Stem:
     """Everything in it has an effect."""
     torch.manual_seed(5)
-    model = Stem(StemConfig(**WIDTHS, synthesis_hidden=24))
+    model = Stem(StemConfig(**WIDTHS, synthesis_hidden=24, planes=PLANES))
     model.follow(image)
     with torch.no_grad():
         for p in model.parameters():
@@ -148,10 +148,10 @@ class TestMotion:
     @pytest.mark.parametrize("shift", [(0, 0), (7, -9), (-22, 13)])
     def test_search_finds_where_a_picture_went(self, coffee, shift):
         cut = lambda y, x: coffee[None, 100 + y : 196 + y, 200 + x : 328 + x].astype(np.int32)
-        field = motion.search(cut(*shift), cut(0, 0), 20.0)
+        field = motion.search(cut(*shift), cut(0, 0), 60.0)
         inside = field[0, 2:-2, 1:-1].reshape(-1, 2)
         assert (inside == 4 * np.array(shift)).all(1).mean() > 0.7
-        as_torch = motion.search(torch.tensor(cut(*shift)), torch.tensor(cut(0, 0)), 20.0)
+        as_torch = motion.search(torch.tensor(cut(*shift)), torch.tensor(cut(0, 0)), 60.0)
         assert np.array_equal(as_torch.numpy(), field)
 
     @pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 4)])
@@ -361,28 +361,57 @@ def entry_at(folder: Path, facts: dict) -> ModelEntry:
 
 class TestBypass:
     def test_a_share_of_what_latents_leave_out_is_taken_over(self):
-        moved, shown, predicted = (np.full((16, 32, 3), level, np.uint8) for level in (90, 100, 60))
-        share = np.array([[0.5, 1]], np.float32)
-        taken = inter.Bypass(moved, np.zeros((4, 1, 2)), share).add(shown[:9, :20], predicted[:9, :20])
+        moved, predicted = (np.full((16, 32, 3), level, np.uint8) for level in (90, 60))
+        bypass = inter.Bypass(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
+        taken = bypass.taken(predicted[:9, :20])
         assert taken.shape == (9, 20, 3)
-        assert (taken[:, :16] == 115).all() and (taken[:, 16:] == 130).all()
+        assert (taken[:, :16] == 15).all() and (taken[:, 16:] == 30).all()
+
+    def test_nothing_is_seen_of_the_past_where_nothing_is_coded(self):
+        moved = np.full((16, 32, 3), 90, np.uint8)
+        bypass = inter.Bypass(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
+        context = bypass.context(np.full((9, 20, 3), 51, np.float32))
+        assert context.shape == (PLANES, 9, 20) and context.dtype == np.float32
+        np.testing.assert_allclose(context[:3, :, :16], 0.2, atol=1e-6)
+        np.testing.assert_allclose(context[3:, :, :16], 90 / 255 - 0.5, atol=1e-6)
+        assert not context[:, :, 16:].any()
+
+    def test_frames_are_shown_as_the_model_shows_them(self, frames, key, nets, stem):
+        height, width = 96, 128
+        head = Head(width, height, colour=1, alpha=0, level=LEVEL, model=901, model_hash=0, tile_log2=10)
+        coder, as_torch = FrameCoder(head, key, nets), lambda x: torch.tensor(np.array(x, np.float32))
+        for number, frame in enumerate(frame[:height, :width] for frame in frames[:2]):
+            coded = coder.code(frame, coder.analyse(frame, number == 0), LEVEL, number == 0)
+            coder.keep(coded)
+        (_, y_hat, _, bypass), level = coded.tiles[0], torch.tensor([LEVEL])
+        assert 0 < bypass.skip.mean() < 1
+        moved = as_torch(np.moveaxis(bypass.moved, 2, 0)[None]) / 255
+        skip = torch.tensor(bypass.skip)[None, None]
+        with torch.no_grad():
+            expected = stem.shown(as_torch(y_hat[None]), as_torch(bypass.predicted[None]), moved, skip, level)
+        expected = np.moveaxis(expected[0].clamp(0, 1).numpy() * 255, 0, 2)
+        assert np.abs(coder.shown[0]["past_picture"] - expected).max() < 2
 
     def test_decoder_shows_what_the_encoder_saw(self, frames, key, nets):
         height, width = 102, 139
         head = Head(width, height, colour=1, alpha=0, level=LEVEL, model=901, model_hash=0, tile_log2=10)
-        alone = OnnxModel(nets.entry, 1)
+        alone, unseeing = OnnxModel(nets.entry, 1), OnnxModel(nets.entry, 1)
         alone.arrays |= {"bypass": 0 * nets.arrays["bypass"]}
-        encoder, decoder, other = FrameCoder(head, key, nets), FrameCoder(head, key, nets), FrameCoder(head, key, alone)
+        plain = unseeing.synthesis
+        unseeing.synthesis = lambda *given, context=None, **others: plain(*given, **others)
+        encoder, *decoders = (FrameCoder(head, key, model) for model in (nets, nets, alone, unseeing))
+        decoder = decoders[0]
         for number, frame in enumerate(frames):
             frame, is_key = frame[:height, :width], number == 0
             coded = encoder.code(frame, encoder.analyse(frame, is_key), LEVEL, is_key)
             encoder.keep(coded)
-            shown, without = (
-                coder.show(coder.symbols(coded.payloads, LEVEL, is_key), LEVEL, is_key) for coder in (decoder, other)
+            shown, without, blind = (
+                coder.show(coder.symbols(coded.payloads, LEVEL, is_key), LEVEL, is_key) for coder in decoders
             )
             assert shown.shape == frame.shape
             assert np.array_equal(decoder.shown[0]["past_picture"], encoder.shown[0]["past_picture"])
             assert np.array_equal(shown, without) == is_key
+            assert np.array_equal(shown, blind) == is_key
 
 
 class TestExactness:
