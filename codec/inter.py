@@ -26,6 +26,7 @@ from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables
 from pixa.models import motion
 from pixa.models.overlap import compensate
+from pixa.models.search import WORTH, search
 
 FLAG_CONTEXTS = 3  # of the first models: neighbours alike, not alike, and what nothing predicts
 ACTIVITY_MAX = 15  # of a past symbol
@@ -90,7 +91,7 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
         (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
     """
     picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
-    field = motion.search(picture, before, motion.WORTH * (255 * float(step.mean())) ** 2)[0].astype(np.int32)
+    field = search(picture, before, WORTH * (255 * float(step.mean())) ** 2)[0].astype(np.int32)
     if stays(nets):
         skip = motion.skip(y, past["past_hat_1"], step, picture / 255, before / 255)[0]
         field *= ~skip[..., None]

@@ -1,8 +1,7 @@
 """Motion between pictures: one vector for each block of 16x16 pixels, that is for each latent position.
 
 Vectors are integers in quarters of a pixel, (rows, columns), and point from a block to where the past picture has it.
-Arrays are NumPy's or torch's alike. Prediction is in integers and the same everywhere; the search is an encoder's own
-affair.
+Arrays are NumPy's or torch's alike. How an encoder finds them is its own affair, `pixa.models.search`.
 
 A field of vectors is coded from coarse to fine: a vector between known ones is predicted by the middle of its four
 neighbours, and how far these lie apart chooses the table. So a field that moves as one costs next to nothing.
@@ -11,7 +10,7 @@ neighbours, and how far these lie apart chooses the table. So a field that moves
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -20,21 +19,13 @@ from pixa.bitstream.tables import Tables, integer_frequencies
 BLOCK = 16  # pixels a side
 UNIT = 4  # steps a pixel
 REACH = 256  # largest component of a vector
-COARSE, COARSE_REACH = 4, 8  # the search begins with pictures so much smaller, and goes so far in them
 SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
 CONTEXTS = len(SPREADS) + 1
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
 RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # at which tables fall off, by context
-WORTH = 0.0625  # sum of squared differences of luma, in squared quantiser steps of the latents, that a bit is worth
 FADE = 8  # pixels on which what two neighbours predict fades into each other
-SMOOTH = 8.0  # how much dearer than bits the search takes it to depart from any neighbour, at first
-SWEEPS = (4, 3, 2, 1.5, 1, 1)  # then what bits weigh, each block with regard to its neighbours: a field that starts
-# smooth and comes loose where that pays ends with fewer bits than one that starts with the best vector of every block
-DEPARTURE, DISTANCE = np.log2((1 + RATES) / (1 - RATES)), -np.log2(RATES)  # bits: -log2 of a table's mass at d steps
 STEP_WORTH = 6 / np.log(2)  # bits that a squared quantiser step of a latent is worth, see `pixa.latents.optimise`
 SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
-DEAREST = 9.0  # bits that the search takes a component of a vector to cost at most
-AROUND = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)])
 LIMIT = 63  # of the tables of vectors
 ACTIVITIES = (0, 2, 6, 15)  # sums of past symbols at a place: the upper ends of what tells its flag, but the last
 FLAG_SHARES = (0.05, 0.05, 0.35, 0.35, 0.4, 0.4)  # of flags not as predicted, by how far neighbours agree
@@ -56,21 +47,19 @@ def typed(x, like):
     return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
 
 
-def fetch(plane, motion, row, column, fringe: int = 0):
+def fetch(plane, motion, row, column):
     """What blocks are predicted by, times 16: straight lines lie between pixels, beyond the edge all is like the edge.
 
     Args:
         plane: (B, 16h, 16w, ...).
         motion: (B, *N, 2).
         row, column: of the blocks, broadcast to N.
-        fringe: pixels around a block that are fetched too.
 
     Returns:
-        (B, *N, S, S, ...), S being 16 pixels and two fringes.
+        (B, *N, 16, 16, ...).
     """
     whole, part = motion // UNIT, typed(motion % UNIT, plane)
-    size = BLOCK + 2 * fringe
-    near = places(size + 1, whole) - fringe
+    near = places(BLOCK + 1, whole)
     batch = places(motion.shape[0], whole).reshape(-1, *[1] * (motion.ndim - 1))
     rows = (BLOCK * row + whole[..., 0])[..., None] + near
     columns = (BLOCK * column + whole[..., 1])[..., None] + near
@@ -80,9 +69,9 @@ def fetch(plane, motion, row, column, fringe: int = 0):
     first = motion.ndim - 1
     down, across = (part[..., axis].reshape(*motion.shape[:-1], *[1] * (patch.ndim - first)) for axis in (0, 1))
     at = lambda start, stop: (slice(None),) * first + (slice(start, stop),)
-    patch = UNIT * patch[at(0, size)] + (patch[at(1, None)] - patch[at(0, size)]) * down
+    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * down
     patch = patch.swapaxes(first, first + 1)
-    patch = UNIT * patch[at(0, size)] + (patch[at(1, None)] - patch[at(0, size)]) * across
+    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * across
     return patch.swapaxes(first, first + 1)
 
 
@@ -96,84 +85,10 @@ def warp(picture, motion):
     return blocks.swapaxes(2, 3).reshape(picture.shape)
 
 
-def luma(picture):
-    """(B, H, W, 3) integers -> (B, H, W) float32."""
-    sums = picture[..., 0] + 2 * picture[..., 1] + picture[..., 2]
-    return (sums.astype(np.float32) if isinstance(sums, np.ndarray) else sums.float()) / 4
-
-
-@functools.cache
-def window() -> np.ndarray:
-    """What the squared differences of a block and its fringe weigh, (24, 24) float32: as its prediction does there."""
-    fade = (np.arange(FADE) + 0.5) / FADE
-    side = np.concatenate([fade, np.ones(BLOCK - FADE), 1 - fade])
-    return np.outer(side, side).astype(np.float32)
-
-
 def in_blocks(plane, size: int):
     """(..., s*h, s*w) -> (..., h, s, w, s)."""
     *batch, height, width = plane.shape
     return plane.reshape(*batch, height // size, size, width // size, size)
-
-
-def search(picture, past, penalty):
-    """A field of vectors (B, h, w, 2) from a picture to the past one, both (B, 16h, 16w, 3) integers.
-
-    Args:
-        penalty: how much of the sum of squared differences of a block's luma one bit of motion is worth; a number, or
-            (B, 1, 1) of them.
-    """
-    current, past = luma(picture), luma(past)
-    best = coarse(current, past)
-    number = places(best.shape[1] * best.shape[2], best)
-    rows, columns = (places(n, best) for n in best.shape[1:3])
-    blocks, weights = fetch(current, 0 * best, rows[:, None], columns, FADE // 2), like(window(), current)
-    places_of = lambda chosen: (slice(None), chosen // best.shape[2], chosen % best.shape[2])
-    penalty = penalty + 0 * best[:, :, :, 0]
-
-    def difference(motion, here):
-        return ((fetch(past, motion, *here[1:], FADE // 2) - blocks[here]) ** 2 * weights).sum((2, 3)) / UNIT**4
-
-    def consider(candidates, price: Callable, here: tuple, weight: float = 1) -> None:
-        vector, error, worth = best[here], cost[here], weight * penalty[here]
-        total = error + worth * price(vector)
-        for candidate in candidates:
-            candidate = candidate.clip(-REACH, REACH)
-            other = difference(candidate, here)
-            dearer = other + worth * price(candidate)
-            better = dearer < total
-            vector, error = choose(better[..., None], candidate, vector), choose(better, other, error)
-            total = choose(better, dearer, total)
-        best[here], cost[here] = vector, error
-
-    everywhere = places_of(number)
-    cost = difference(best[everywhere], everywhere).reshape(best.shape[:3])
-    moves = lambda motion: 0.1 * (abs(motion).sum(2) > 0)
-    consider([0 * best[everywhere]], moves, everywhere)
-    for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
-        consider([best[everywhere] + way for way in like(step * AROUND, best)], moves, everywhere)
-    for sweep, weight in enumerate((SMOOTH, *SWEEPS)):
-        for odd in (True, False):
-            here = places_of(number[(number // best.shape[2] + number % best.shape[2]) % 2 == odd])
-            around = [near[here] for near in neighbours(best)]
-            middle = median(*around)
-            price = bits(around, middle) if sweep else departure(around)
-            near = [middle + way for way in like(AROUND[:4], best)]
-            consider([*around, middle, 0 * middle, *near], price, here, weight)
-    return best
-
-
-def departure(around) -> Callable:
-    """What vectors (..., 2) cost by how far they lie from all of their neighbours, (...)."""
-    log2 = np.log2 if isinstance(around[0], np.ndarray) else lambda x: x.log2()
-    return lambda motion: sum(log2(1.0 + abs(motion - near).sum(-1)) for near in around) / len(around)
-
-
-def bits(around, middle) -> Callable:
-    """What vectors (..., 2) take between neighbours whose median is `middle`, (...), by `DEPARTURE` and `DISTANCE`."""
-    context = spread_context(*around)
-    first, further = (like(constant, 1.0 * middle)[context] for constant in (DEPARTURE, DISTANCE))
-    return lambda motion: (first + further * abs(motion - middle)).clip(max=DEAREST).sum(-1)
 
 
 def skip(y, instead, step, picture, moved):
@@ -192,39 +107,6 @@ def skip(y, instead, step, picture, moved):
 def choose(condition, yes, no):
     """Element-wise, of numbers, for arrays of either library."""
     return condition * yes + ~condition * no
-
-
-def coarse(current, past):
-    """The best whole steps (B, h, w, 2) at a quarter of the size, each block for itself."""
-    small, old = (in_blocks(plane, COARSE).sum((2, 4)) for plane in (current, past))
-    count, height, width = small.shape
-    side = BLOCK // COARSE
-    batch, row, column = (places(n, small) for n in (count, height // side, width // side))
-    reach = places(2 * COARSE_REACH + 1, small) - COARSE_REACH
-    rows = (places(height, small) + reach[:, None]).clip(0, height - 1)
-    columns = (places(width, small) + reach[:, None]).clip(0, width - 1)
-    best = cost = None
-    for down, moved_rows in zip(reach, rows, strict=True):
-        error = abs(old[:, moved_rows][:, :, columns] - small[:, :, None])
-        error = error.reshape(count, height // side, side, len(reach), width // side, side).sum((2, 5))
-        error = error + (abs(reach)[:, None] + abs(down))
-        across = error.argmin(2)
-        error = error[batch[:, None, None], row[:, None], across, column]
-        if best is None:
-            best, cost = across[..., None] * places(2, across), error
-        better = error <= cost
-        cost = choose(better, error, cost)
-        best[..., 0] = choose(better, down, best[..., 0])
-        best[..., 1] = choose(better, across - COARSE_REACH, best[..., 1])
-    return best * COARSE * UNIT
-
-
-def neighbours(motion):
-    """The four around every vector, those at the edge for themselves."""
-    height, width = motion.shape[1:3]
-    rows, columns = places(height, motion), places(width, motion)
-    shifted = [motion[:, (rows + step).clip(0, height - 1)] for step in (-1, 1)]
-    return shifted + [motion[:, :, (columns + step).clip(0, width - 1)] for step in (-1, 1)]
 
 
 def lowest(a, b):

@@ -49,7 +49,7 @@ def compensate(picture, motion):
     plane = picture.swapaxes(0, 1).reshape(3, -1)
     batch = BLOCK * height * places(count, motion)[:, None, None, None]
     index = BLOCK * width * (rows + batch)[..., :, None] + columns[..., None, :]
-    read = plane[:, index]  # (3, B, h, w, READ, READ)
+    read = plane.take(index, 1) if isinstance(plane, np.ndarray) else plane[:, index]  # (3, B, h, w, READ, READ)
     parts = kernels[0] @ read @ kernels[1].swapaxes(-1, -2)
     total = like(np.zeros((3, count, height + 1, BLOCK, width + 1, BLOCK), np.float32), picture)
     parts = parts.swapaxes(3, 4)

@@ -26,6 +26,7 @@ from pixa.models.layers import LEVELS
 from pixa.models.overlap import compensate
 from pixa.models.rates import rd_lambda
 from pixa.models.run import Run, TrainConfig
+from pixa.models.search import WORTH, search
 from pixa.models.stem import MOTION_TABLES, PLANES, Past, Stem, StemConfig
 
 
@@ -78,8 +79,8 @@ class Group:
         shown = integers(self.out["x_hat"].detach())
         with torch.no_grad():
             step = model.log_step(level).exp()
-            worth = motion.WORTH * (255 * step.mean((1, 2, 3))[:, None, None]) ** 2
-            self.field = motion.search(integers(x), shown, worth)
+            worth = WORTH * (255 * step.mean((1, 2, 3))[:, None, None]) ** 2
+            self.field = search(integers(x), shown, worth)
             moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field).clamp(0, 255).round() / 255
         predicted = model.predict(moved, level)
         with torch.no_grad():

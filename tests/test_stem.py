@@ -31,6 +31,7 @@ from pixa.models.layers import ANCHOR_STEP, LEVELS
 from pixa.models.overlap import compensate
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.restore import restore
+from pixa.models.search import search
 from pixa.models.stem import PLANES, Past, Stem, StemConfig, nothing
 from pixa.models.stem_graphs import scales
 from pixa.models.train import main
@@ -148,10 +149,10 @@ class TestMotion:
     @pytest.mark.parametrize("shift", [(0, 0), (7, -9), (-22, 13)])
     def test_search_finds_where_a_picture_went(self, coffee, shift):
         cut = lambda y, x: coffee[None, 100 + y : 196 + y, 200 + x : 328 + x].astype(np.int32)
-        field = motion.search(cut(*shift), cut(0, 0), 60.0)
+        field = search(cut(*shift), cut(0, 0), 60.0)
         inside = field[0, 2:-2, 1:-1].reshape(-1, 2)
         assert (inside == 4 * np.array(shift)).all(1).mean() > 0.7
-        as_torch = motion.search(torch.tensor(cut(*shift)), torch.tensor(cut(0, 0)), 60.0)
+        as_torch = search(torch.tensor(cut(*shift)), torch.tensor(cut(0, 0)), 60.0)
         assert np.array_equal(as_torch.numpy(), field)
 
     @pytest.mark.parametrize("size", [(1, 1), (2, 1), (3, 4)])
