@@ -30,6 +30,7 @@ from pixa.models.search import WORTH, search
 
 FLAG_CONTEXTS = 3  # of the first models: neighbours alike, not alike, and what nothing predicts
 ACTIVITY_MAX = 15  # of a past symbol
+LATENT_TABLES = 127  # those before the tables of motion
 
 Past = dict[str, np.ndarray]
 
@@ -108,7 +109,12 @@ def write(field: np.ndarray, skip: np.ndarray, past: Past, nets: Predictor) -> l
         tables = flag_tables(prediction, contexts, activity[place], nets)
         groups.append((symbols if stays(nets) else abs(symbols), tables))
     for place, prediction, contexts in motion.groups(field):
-        groups.append(((field[place] - prediction).ravel(), vector_tables(contexts, skip[place], nets)))
+        symbols = field[place] - prediction
+        if apart(nets):
+            rows, columns = symbols.T
+            groups += [(rows, row_tables(contexts)), (columns, column_tables(contexts, rows))]
+        else:
+            groups.append((symbols.ravel(), vector_tables(contexts, skip[place], nets)))
     return groups
 
 
@@ -125,7 +131,11 @@ def read(decoder: Decoder, past: Past, nets: Predictor) -> tuple[np.ndarray, np.
         flags[place] = prediction ^ (symbols & 1)
     skip, field = flags[..., 0] > 0, np.zeros((*activity.shape, 2), np.int32)
     for place, prediction, contexts in motion.groups(field):
-        symbols = decoder.decode(vector_tables(contexts, skip[place], nets)).reshape(-1, 2)
+        if apart(nets):
+            rows = decoder.decode(row_tables(contexts))
+            symbols = np.stack([rows, decoder.decode(column_tables(contexts, rows))], 1)
+        else:
+            symbols = decoder.decode(vector_tables(contexts, skip[place], nets)).reshape(-1, 2)
         field[place] = (prediction + symbols).clip(-motion.REACH, motion.REACH)
         if stays(nets):
             field[place] *= ~skip[place][:, None]
@@ -146,8 +156,23 @@ def flag_tables(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarr
     return (end - motion.FLAG_CONTEXTS + chosen).astype(np.uint8)
 
 
+def apart(nets: Predictor) -> bool:
+    """Whether the columns of vectors are coded behind the rows and with regard to them; not in the first models."""
+    return len(nets.tables.limits) == LATENT_TABLES + motion.VECTOR_CONTEXTS + motion.FLAG_CONTEXTS
+
+
+def row_tables(contexts: np.ndarray) -> np.ndarray:
+    """Those of the rows of vectors with such contexts (n, 2)."""
+    return (LATENT_TABLES + contexts[:, 0]).astype(np.uint8)
+
+
+def column_tables(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Those of their columns, given the symbols of their rows."""
+    return (LATENT_TABLES + motion.column_contexts(contexts[:, 1], rows)).astype(np.uint8)
+
+
 def vector_tables(contexts: np.ndarray, skip: np.ndarray, nets: Predictor) -> np.ndarray:
-    """The tables before these; none where a tile stays as it is."""
+    """Those of both in the first models, before those of flags; none where a tile stays as it is."""
     flags = FLAG_CONTEXTS if stays(nets) else motion.FLAG_CONTEXTS
     first = len(nets.tables.limits) - flags - motion.CONTEXTS
     return ((first + contexts) * ~(skip & stays(nets))[:, None]).ravel().astype(np.uint8)

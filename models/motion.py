@@ -4,7 +4,8 @@ Vectors are integers in quarters of a pixel, (rows, columns), and point from a b
 Arrays are NumPy's or torch's alike. How an encoder finds them is its own affair, `pixa.models.search`.
 
 A field of vectors is coded from coarse to fine: a vector between known ones is predicted by the middle of its four
-neighbours, and how far these lie apart chooses the table. So a field that moves as one costs next to nothing.
+neighbours, and how far these lie apart chooses the table. So a field that moves as one costs next to nothing. How far
+the prediction of rows was off is also told to the table of columns.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ UNIT = 4  # steps a pixel
 REACH = 256  # largest component of a vector
 SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
 CONTEXTS = len(SPREADS) + 1
+MISSES = 4  # kinds of the other component: how far its prediction was off, 0, 1, 2 or more
+VECTOR_CONTEXTS = CONTEXTS * (1 + MISSES)
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
 RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # at which tables fall off, by context
 FADE = 8  # pixels on which what two neighbours predict fades into each other
@@ -165,6 +168,11 @@ def expected(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, ways: np.
     return median(*known), np.searchsorted(SPREADS, spread)
 
 
+def column_contexts(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The contexts of columns, behind those of rows, by their neighbours and by the symbols of the rows."""
+    return CONTEXTS + MISSES * contexts + abs(rows).astype(int).clip(max=MISSES - 1)
+
+
 def flag_contexts(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray) -> np.ndarray:
     """The contexts of flags by what `groups` says of each and by the sum of the past symbols at its place."""
     return len(FLAG_SHARES) * np.searchsorted(ACTIVITIES, activity) + 2 * contexts.clip(max=2) + prediction
@@ -176,9 +184,11 @@ def motion_tables() -> Tables:
     Behind them those of flags, which are 0 as predicted or 1.
     """
     size = np.abs(np.arange(-LIMIT, LIMIT + 1))
-    mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in RATES.astype(float).round(2)]
+    rates = RATES.astype(float).round(2)
+    rates = [*rates, *rates.repeat(MISSES)]
+    mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in rates]
     for number in range(FLAG_CONTEXTS):
         other = FLAG_SHARES[number % len(FLAG_SHARES)]
         mass.append(np.array([1e-6, 1 - other, other, 1e-6]))
-    limits = [0] + [LIMIT] * CONTEXTS + [1] * FLAG_CONTEXTS
+    limits = [0] + [LIMIT] * VECTOR_CONTEXTS + [1] * FLAG_CONTEXTS
     return Tables(np.array(limits), np.concatenate([integer_frequencies(m) for m in mass]))

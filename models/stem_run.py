@@ -110,10 +110,11 @@ def motion_symbols(group: Group) -> tuple[np.ndarray, np.ndarray]:
     for place, prediction, contexts in motion.groups(flags):
         symbols.append(flags[place] ^ prediction)
         chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), group.activity[0].cpu().numpy()[place])
-        tables.append(MOTION_TABLES + motion.CONTEXTS + chosen)
+        tables.append(MOTION_TABLES + motion.VECTOR_CONTEXTS + chosen)
     for place, prediction, contexts in motion.groups(field):
-        symbols.append(field[place] - prediction)
-        tables.append(MOTION_TABLES + contexts)
+        rows, columns = (field[place] - prediction).T
+        symbols += [rows, columns]
+        tables += [MOTION_TABLES + contexts[:, 0], MOTION_TABLES + motion.column_contexts(contexts[:, 1], rows)]
     return np.concatenate([part.ravel() for part in symbols]), np.concatenate([part.ravel() for part in tables])
 
 
