@@ -87,14 +87,17 @@ class PlainModel:
     def vector(self, name: str, level: int) -> np.ndarray:
         return self.arrays[name][level].astype(np.int64)[:, None, None]
 
-    def scale_a(self, z: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
-        """(features, table indexes)."""
-        p1, d2, p3, p4, d5, p6, p7, p8 = self.layers("scale_a")
+    def features(self, z: np.ndarray, level: int) -> np.ndarray:
+        p1, d2, p3, p4, d5, p6 = self.layers("scale_a")[:6]
         x = np.clip(z * self.vector("z_scale", level), -255, 255)
         x = shuffle(rescale(pointwise(x, *p1)))
         x = rescale(pointwise(rescale(depthwise(x, *d2)), *p3))
         x = rescale(depthwise(shuffle(rescale(pointwise(x, *p4))), *d5))
-        features = rescale(pointwise(x, *p6) + self.vector("feature_bias", level))
+        return rescale(pointwise(x, *p6) + self.vector("feature_bias", level))
+
+    def scale_a(self, z: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """(features, table indexes)."""
+        features, (p7, p8) = self.features(z, level), self.layers("scale_a")[6:]
         x = rescale(pointwise(features, *p7))
         return features, rescale(pointwise(x, *p8) + self.vector("index_bias_a", level), top=63)
 
