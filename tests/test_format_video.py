@@ -1,4 +1,4 @@
-"""FORMAT.md on video: a second decoder, written from it alone and without a float, gives the symbols of golden clips."""
+"""FORMAT.md on video: a second decoder, written from it alone without a float, gives the symbols of golden clips."""
 
 from __future__ import annotations
 
