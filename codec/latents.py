@@ -21,6 +21,7 @@ STRIDE = 16  # pixels a latent position
 ALIGN = 1  # latent positions that the sides of a picture are a multiple of
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
+Z_ZONE = 0.1  # how much less than half a hyper-latent of a frame that follows another is rounded away from zero
 TRADE_WORTH, INTER_TRADE_WORTH = 5 * motion.STEP_WORTH, 3 * motion.STEP_WORTH
 
 Memory = dict[str, np.ndarray]
@@ -126,7 +127,8 @@ def encode_tile(
         z = nets.hyper(np.pad(y, padding, mode="edge")) * nets.vector("z_gain", level)
     z = z.reshape(1, -1, -(-height // HYPER), -(-width // HYPER))
     z_index = z_table_indexes(level, nets, z.shape, skip)
-    z = round_half_up(z, Z_MAX) * (z_index > 0)
+    z = round_half_up(z, Z_MAX) if past is None else np.sign(z) * round_half_up(np.abs(z) - Z_ZONE, Z_MAX)
+    z *= z_index > 0
 
     memory = {"z": z} | known
     groups.append((z.ravel(), z_index.ravel()))

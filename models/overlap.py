@@ -51,12 +51,18 @@ def compensate(picture, motion):
     index = BLOCK * width * (rows + batch)[..., :, None] + columns[..., None, :]
     read = plane.take(index, 1) if isinstance(plane, np.ndarray) else plane[:, index]  # (3, B, h, w, READ, READ)
     parts = kernels[0] @ read @ kernels[1].swapaxes(-1, -2)
-    total = like(np.zeros((3, count, height + 1, BLOCK, width + 1, BLOCK), np.float32), picture)
-    parts = parts.swapaxes(3, 4)
+    total = overlapped(parts.reshape(-1, height, width, SPAN, SPAN))
+    inner = (slice(FADE // 2, FADE // 2 + BLOCK * size) for size in (height, width))
+    return total[:, *inner].reshape(3, count, BLOCK * height, BLOCK * width).swapaxes(0, 1)
+
+
+def overlapped(parts):
+    """The sum (N, 16h + 16, 16w + 16) of squares (N, h, w, 24, 24), one every 16 pixels; the first is at its corner."""
+    count, height, width = parts.shape[:3]
+    total = like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts)
+    parts = parts.swapaxes(2, 3)
     for down, rows in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
         for across, columns in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
-            part = parts[:, :, :, rows, :, columns]
-            sides = part.shape[3], part.shape[5]
-            total[:, :, down : down + height, : sides[0], across : across + width, : sides[1]] += part
-    inner = (slice(FADE // 2, FADE // 2 + BLOCK * size) for size in (height, width))
-    return total.reshape(3, count, BLOCK * (height + 1), -1)[:, :, *inner].swapaxes(0, 1)
+            part = parts[:, :, rows, :, columns]
+            total[:, down : down + height, : part.shape[2], across : across + width, : part.shape[4]] += part
+    return total.reshape(count, BLOCK * (height + 1), BLOCK * (width + 1))

@@ -3,7 +3,8 @@
 It begins with the best whole steps of every block between small pictures, refines them, and then sweeps over the field
 again and again: each block considers the vectors around it and such as lie near, and takes the one with the lowest sum
 of error and bits. The error is squared, because what is left of it is shown where a block is skipped, and weighed as
-the prediction of a block is where it overlaps others (Orchard and Sullivan, 1994). Arrays are NumPy's or torch's alike.
+the prediction of a block is where it overlaps others. The last sweeps know what these others predict (Orchard and
+Sullivan, 1994). Arrays are NumPy's or torch's alike.
 """
 
 from __future__ import annotations
@@ -13,43 +14,61 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pixa.models.motion import BLOCK, FADE, RATES, REACH, UNIT, choose, in_blocks, like, median, places, spread_context
+from pixa.models.motion import (
+    BLOCK,
+    FADE,
+    RATES,
+    REACH,
+    UNIT,
+    choose,
+    in_blocks,
+    like,
+    lowest,
+    median,
+    places,
+    spread_context,
+)
+from pixa.models.overlap import SPAN, TAPS, overlapped
 
 WORTH = 0.0625  # sum of squared differences of luma, in squared quantiser steps of the latents, that a bit is worth
 COARSE, COARSE_REACH = 4, 8  # the search begins with pictures so much smaller, and goes so far in them
 SMOOTH = 8.0  # how much dearer than bits the search takes it to depart from any neighbour, at first
-SWEEPS = (4, 3, 2, 1.5, 1, 1)  # then what bits weigh, each block with regard to its neighbours: a field that starts
-# smooth and comes loose where that pays ends with fewer bits than one that starts with the best vector of every block
+# Then what bits weigh, each block with regard to its neighbours: a field that starts smooth and comes loose where that
+# pays ends with fewer bits than one that starts with the best vector of every block.
+SWEEPS = 4.0, 3.0, 2.0, 1.5, 1.0, 1.0
+FITS = 2  # sweeps that know what neighbours predict
 DEPARTURE, DISTANCE = np.log2((1 + RATES) / (1 - RATES)), -np.log2(RATES)  # bits: -log2 of a table's mass at d steps
 DEAREST = 9.0  # bits that a component of a vector is taken to cost at most
 AROUND = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)])
-SPAN = BLOCK + FADE  # pixels a side that a vector predicts
 
 
 class Patches:
-    """The squares of a plane (B, H, W) that vectors lead to, and what lies between its pixels: straight lines, and
-    beyond the edge all is like the edge.
+    """The squares of planes (B, H, W) that vectors lead to, between pixels as `pixa.models.overlap` has it; beyond the
+    edge all is like the edge.
     """
 
-    def __init__(self, plane, parts: int = UNIT):
+    def __init__(self, planes, parts: int = UNIT):
         """`parts` of a pixel are told apart: 1 or UNIT."""
-        height, width = plane.shape[1:]
-        rows, columns = (places(n + 2 * SPAN + 1, plane) - SPAN for n in (height, width))
-        planes = plane[:, rows.clip(0, height - 1)][:, None, :, columns.clip(0, width - 1)]
-        share = like(np.arange(parts, dtype=np.float32)[:, None, None] / UNIT, plane)
-        planes = planes[:, :, :-1] + (planes[:, :, 1:] - planes[:, :, :-1]) * share
-        planes = planes[:, :, None, :, :-1] + (planes[:, :, None, :, 1:] - planes[:, :, None, :, :-1]) * share
-        self.limits = height + SPAN, width + SPAN
-        self.squares = squares(planes.reshape(len(plane), parts**2, *planes.shape[3:]))
+        height, width = planes.shape[1:]
+        rows, columns = (places(n + 2 * SPAN + TAPS.shape[1] - 1, planes) - SPAN - 1 for n in (height, width))
+        planes = planes[:, rows.clip(0, height - 1)][:, None, :, columns.clip(0, width - 1)]
+        taps = list(enumerate(like(TAPS[:parts, :, None, None], planes).swapaxes(0, 1)))
+        height, width = height + 2 * SPAN, width + 2 * SPAN
+        planes = sum(planes[:, :, k : k + height] * tap for k, tap in taps)
+        planes = sum(planes[:, :, None, :, k : k + width] * tap for k, tap in taps)
+        self.limits = height - SPAN, width - SPAN
+        self.squares = squares(planes.reshape(-1, parts**2, height, width))
 
-    def at(self, motion, row, column):
-        """(B, N, 24, 24): blocks at rows and columns (N,), four pixels around them included, along motion (B, N, 2)."""
+    def at(self, number, motion, row, column):
+        """(N, 24, 24): blocks at rows and columns of planes of such numbers, four pixels around them included, along
+        motion (N, 2); all but that (N,).
+        """
         part = motion % UNIT
         starts = (
-            (BLOCK * block + motion[..., axis] // UNIT + SPAN - FADE // 2).clip(0, self.limits[axis])
+            (BLOCK * block + motion[:, axis] // UNIT + SPAN - FADE // 2).clip(0, self.limits[axis])
             for axis, block in enumerate((row, column))
         )
-        return self.squares[places(len(motion), motion)[:, None], UNIT * part[..., 0] + part[..., 1], *starts]
+        return self.squares[number, UNIT * part[:, 0] + part[:, 1], *starts]
 
 
 def squares(planes):
@@ -67,10 +86,104 @@ def luma(picture):
 
 @functools.cache
 def window() -> np.ndarray:
-    """What the squared differences of a block and its fringe weigh, (24, 24) float32: as its prediction does there."""
+    """What the prediction of a block weighs in it and around it, (24, 24) float32."""
     fade = (np.arange(FADE) + 0.5) / FADE
     side = np.concatenate([fade, np.ones(BLOCK - FADE), 1 - fade])
     return np.outer(side, side).astype(np.float32)
+
+
+class Field:
+    """The field on its way; blocks have numbers, N in all.
+
+    Attributes:
+        vectors: (N, 2).
+        plane, row, column: (N,), where blocks lie.
+        goal, mask: what a prediction (24, 24) of a block, times the mask, should be, (N, 24, 24) and (24, 24).
+    """
+
+    def __init__(self, current, past, penalty):
+        """Planes (B, H, W) of luma, and what a bit is worth (B, 1, 1)."""
+        coarsest = coarse(current, past)
+        self.shape, self.current, self.patches = coarsest.shape, current, Patches(past)
+        self.vectors, self.penalty = coarsest.reshape(-1, 2), (penalty + 0 * coarsest[..., 0]).reshape(-1)
+        _, height, width, _ = self.shape
+        number = self.number = places(len(self.vectors), coarsest)
+        self.plane, self.row, self.column = number // (height * width), number // width % height, number % width
+        self.mask = like(np.sqrt(window()), current)
+        self.goal = self.mask * Patches(current, 1).at(self.plane, 0 * self.vectors, self.row, self.column)
+        self.error = self.errors(self.vectors, number)
+
+    def predictions(self, vectors, blocks):
+        """What blocks (K,) with such vectors (K, 2) predict, (K, 24, 24), times the mask."""
+        predicted = self.patches.at(self.plane[blocks], vectors, self.row[blocks], self.column[blocks])
+        predicted *= self.mask
+        return predicted
+
+    def errors(self, vectors, blocks):
+        """Sums of squared differences (K,) of blocks with such vectors (K, 2)."""
+        off = self.predictions(vectors, blocks)
+        off -= self.goal[blocks]
+        off *= off
+        return off.reshape(-1, SPAN**2).sum(1)
+
+    def consider(self, candidates: list, price: Callable, blocks, weight: float = 1) -> None:
+        """Give blocks (K,) the best of their own and other vectors, each (K, 2), by error and `weight` times bits."""
+        worth, tried = weight * self.penalty[blocks], [self.vectors[blocks]]
+        total = self.error[blocks] + worth * price(tried[0])
+        for candidate in candidates:
+            candidate = candidate.clip(-REACH, REACH)
+            new = functools.reduce(lambda a, b: a & b, ((candidate != other).any(-1) for other in tried))
+            tried.append(candidate)
+            error = self.errors(candidate[new], blocks[new])
+            dearer = error + (worth * price(candidate))[new]
+            better = dearer < total[new]
+            chosen = blocks[new][better]
+            self.vectors[chosen], self.error[chosen] = candidate[new][better], error[better]
+            total[new] = lowest(total[new], dearer)
+
+    def around(self, blocks) -> list:
+        """The four vectors (K, 2) around each block, at the edge its own."""
+        _, height, width, _ = self.shape
+        field, plane, row, column = (
+            self.vectors.reshape(self.shape),
+            *(place[blocks] for place in (self.plane, self.row, self.column)),
+        )
+        rows = [field[plane, (row + way).clip(0, height - 1), column] for way in (-1, 1)]
+        return rows + [field[plane, row, (column + way).clip(0, width - 1)] for way in (-1, 1)]
+
+    def refine(self) -> None:
+        """Each block by itself."""
+        moves = lambda vectors: 0.1 * (abs(vectors).sum(-1) > 0)
+        self.consider([0 * self.vectors], moves, self.number)
+        for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
+            self.consider([self.vectors + way for way in like(step * AROUND, self.vectors)], moves, self.number)
+
+    def smooth(self, weight: float, price: Callable) -> None:
+        """Each block with regard to its neighbours, bits by `price(around, middle)`."""
+        for odd in (True, False):
+            blocks = self.number[(self.row + self.column) % 2 == odd]
+            around = self.around(blocks)
+            middle = median(*around)
+            near = [middle + way for way in like(AROUND[:4], middle)]
+            self.consider([*around, middle, 0 * middle, *near], price(around, middle), blocks, weight)
+
+    def fit(self) -> None:
+        """Each block with regard to what those around predict where they overlap it."""
+        squares_of = lambda planes: squares(planes[:, None])[self.plane, 0, BLOCK * self.row, BLOCK * self.column]
+        laid = lambda parts: overlapped(parts.reshape(*self.shape[:3], SPAN, SPAN))
+        self.mask = like(window(), self.current)
+        parts = self.predictions(self.vectors, self.number)
+        rows, columns = ((places(n + BLOCK, self.vectors) - FADE // 2).clip(0, n - 1) for n in self.current.shape[1:])
+        wanted = laid(0 * parts + self.mask) * self.current[:, rows][:, :, columns]
+        for odd_row, odd_column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            blocks = self.number[(self.row % 2 == odd_row) & (self.column % 2 == odd_column)]
+            self.goal = squares_of(wanted - laid(parts)) + parts
+            self.error[blocks] = self.errors(self.vectors[blocks], blocks)
+            around = self.around(blocks)
+            middle = median(*around)
+            near = [vector + way for vector in (middle, self.vectors[blocks]) for way in like(AROUND, middle)]
+            self.consider([*around, middle, 0 * middle, *near], bits(around, middle), blocks)
+            parts[blocks] = self.predictions(self.vectors[blocks], blocks)
 
 
 def search(picture, past, penalty):
@@ -80,47 +193,14 @@ def search(picture, past, penalty):
         penalty: how much of the sum of squared differences of a block's luma one bit of motion is worth; a number, or
             (B, 1, 1) of them.
     """
-    current, past = luma(picture), luma(past)
-    best = coarse(current, past)
-    number = places(best.shape[1] * best.shape[2], best)
-    places_of = lambda chosen: (slice(None), chosen // best.shape[2], chosen % best.shape[2])
-    penalty = penalty + 0 * best[:, :, :, 0]
-    everywhere = places_of(number)
-    blocks, patches = Patches(current, 1).at(0 * best[everywhere], *everywhere[1:]), Patches(past)
-    blocks, weights = blocks.reshape(*best.shape[:3], SPAN, SPAN), like(window().ravel(), current)
-
-    def difference(motion, here, target):
-        error = patches.at(motion, *here[1:])
-        error -= target
-        error *= error
-        return error.reshape(*error.shape[:2], -1) @ weights
-
-    def consider(candidates, price: Callable, here: tuple, weight: float = 1) -> None:
-        vector, error, worth, target = best[here], cost[here], weight * penalty[here], blocks[here]
-        total = error + worth * price(vector)
-        for candidate in candidates:
-            candidate = candidate.clip(-REACH, REACH)
-            other = difference(candidate, here, target)
-            dearer = other + worth * price(candidate)
-            better = dearer < total
-            vector, error = choose(better[..., None], candidate, vector), choose(better, other, error)
-            total = choose(better, dearer, total)
-        best[here], cost[here] = vector, error
-
-    cost = difference(best[everywhere], everywhere, blocks[everywhere]).reshape(best.shape[:3])
-    moves = lambda motion: 0.1 * (abs(motion).sum(2) > 0)
-    consider([0 * best[everywhere]], moves, everywhere)
-    for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
-        consider([best[everywhere] + way for way in like(step * AROUND, best)], moves, everywhere)
-    for sweep, weight in enumerate((SMOOTH, *SWEEPS)):
-        for odd in (True, False):
-            here = places_of(number[(number // best.shape[2] + number % best.shape[2]) % 2 == odd])
-            around = [near[here] for near in neighbours(best)]
-            middle = median(*around)
-            price = bits(around, middle) if sweep else departure(around)
-            near = [middle + way for way in like(AROUND[:4], best)]
-            consider([*around, middle, 0 * middle, *near], price, here, weight)
-    return best
+    field = Field(luma(picture), luma(past), penalty)
+    field.refine()
+    field.smooth(SMOOTH, lambda around, middle: departure(around))
+    for weight in SWEEPS:
+        field.smooth(weight, bits)
+    for _ in range(FITS):
+        field.fit()
+    return field.vectors.reshape(field.shape)
 
 
 def departure(around) -> Callable:
@@ -159,11 +239,3 @@ def coarse(current, past):
         best[..., 0] = choose(better, down, best[..., 0])
         best[..., 1] = choose(better, across - COARSE_REACH, best[..., 1])
     return best * COARSE * UNIT
-
-
-def neighbours(motion):
-    """The four around every vector, those at the edge for themselves."""
-    height, width = motion.shape[1:3]
-    rows, columns = places(height, motion), places(width, motion)
-    shifted = [motion[:, (rows + step).clip(0, height - 1)] for step in (-1, 1)]
-    return shifted + [motion[:, :, (columns + step).clip(0, width - 1)] for step in (-1, 1)]
