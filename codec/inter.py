@@ -71,8 +71,9 @@ class Bypass(NamedTuple):
     def context(self, taken: np.ndarray) -> np.ndarray:
         """What a synthesis sees of the past, (6, H, W) float32: what is taken over, and the moved picture."""
         height, width = taken.shape[:2]
-        planes = np.concatenate([taken, self.moved[:height, :width] - np.float32(127.5)], 2)
-        return np.moveaxis(planes * (~in_pixels(self.skip)[:height, :width, None] / np.float32(255)), 2, 0)
+        seen = (~in_pixels(self.skip)[:height, :width]).astype(np.float32) / np.float32(255)
+        past = self.moved[:height, :width] - np.float32(127.5)
+        return np.stack([plane * seen for planes in (taken, past) for plane in np.moveaxis(planes, 2, 0)])
 
 
 def in_pixels(places: np.ndarray) -> np.ndarray:
