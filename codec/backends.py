@@ -135,7 +135,8 @@ class OnnxModel:
         """y_hat (M, h, w) -> (16h, 16w, 3) uint8; `beside` as for `session`.
 
         Args:
-            context: (planes, 16h, 16w), zeros where it is not given, of a model that knows of such.
+            context: (planes, 16h, 16w), zeros where it is not given, of a model that knows of such. Its samples are
+                float32 in levels, neither rounded nor clipped.
         """
         graph = NATIVE if self.entry.native and self.calm(y_hat, beside) else "synthesis"
         given = {"y_hat": y_hat[None], "vector": self.vector("vector", level)}

@@ -148,7 +148,8 @@ class FrameCoder:
 
     def follow(self, parts: Sequence[np.ndarray], bypasses: Sequence[Bypass], level: int) -> np.ndarray:
         """The samples (H, W, 3) uint8 of a frame that takes over something from the past."""
-        taken = self.synthesise([bypass.predicted for bypass in bypasses], level, False).astype(np.float32)
+        kind = np.float32 if self.inter.planes else np.uint8
+        taken = self.synthesise([bypass.predicted for bypass in bypasses], level, False, kind).astype(np.float32)
         stride, (height, width) = self.key.coder.STRIDE, latent_size(self.head.width, self.head.height, self.key.coder)
         context = np.zeros((self.inter.planes, stride * height, stride * width), np.float32)
         for tile, bypass in zip(self.tiles, bypasses, strict=True):
@@ -157,20 +158,25 @@ class FrameCoder:
             if self.inter.planes:
                 target = context[:, *place][:, : taken[place].shape[0], : taken[place].shape[1]]
                 target[:] = bypass.context(taken[place])
-        taken += self.synthesise(parts, level, False, context)
+        taken += self.synthesise(parts, level, False, kind, context)
         return np.rint(taken).clip(0, 255).astype(np.uint8)
 
     def synthesise(
-        self, parts: Sequence[np.ndarray], level: int, key: bool, context: np.ndarray | None = None
+        self,
+        parts: Sequence[np.ndarray],
+        level: int,
+        key: bool,
+        kind: type = np.uint8,
+        context: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The samples (H, W, 3) uint8 that latents of the tiles, each (C, h, w), show; a context (planes, 16h, 16w)
-        for models that know of such.
+        """The samples (H, W, 3) that latents of the tiles, each (C, h, w), show; float32 and with a context (planes,
+        16h, 16w) of models that know of such.
         """
         nets, size = self.nets(key), latent_size(self.head.width, self.head.height, self.key.coder)
         y_hat = np.empty((nets.rebuilt_channels, *size), np.float32)
         for tile, part in zip(self.tiles, parts, strict=True):
             y_hat[:, *tile] = part
-        samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
+        samples = np.empty((self.head.height, self.head.width, 3), kind)
         with helpers(nets) as pool:
             for target, rgb in synthesised(nets, y_hat, level, samples, pool, context=context):
                 target[:] = rgb

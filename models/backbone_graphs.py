@@ -70,22 +70,24 @@ def write_index(g: Graph, index: str) -> str:
 
 
 def synthesis(model: Backbone) -> Network:
-    """y_hat (1, M, h, w), the level's vector and, if the model has one, a context (1, planes, 16h, 16w) -> picture
-    (1, 16h, 16w, 3) uint8.
+    """y_hat (1, M, h, w) and the level's vector -> picture (1, 16h, 16w, 3) uint8; a model with a context is told of
+    that too, (1, planes, 16h, 16w), and gives samples that are neither rounded nor clipped.
     """
     net = model.g_s
+    whole = net.context is None
 
     def forward(y_hat: Tensor, vector: Tensor, *context: Tensor) -> list[Tensor]:
-        picture = net(y_hat, vector, FLOAT32, *context)
-        return [picture.mul(255).round().clamp(0, 255).permute(0, 2, 3, 1)]
+        picture = net(y_hat, vector, FLOAT32, *context).mul(255).permute(0, 2, 3, 1)
+        return [picture.round().clamp(0, 255) if whole else picture]
 
     def write(g: Graph, y_hat: str, vector: str, *context: str) -> list[str]:
         x = g.op("Mul", g.layer(net.up, g.layer(net.low, y_hat)), vector)
         for planes in context:
             x = g.op("Add", x, g.layer(net.context, planes))
         x = g.layer(net.head, g.layer(net.high, x))
-        x = g.op("Add", g.op("Mul", x, g.scalar(255.0)), g.scalar(128.0))  # 255 * 0.5, and 0.5 to round
-        x = g.op("Cast", g.op("Clip", g.op("Floor", x), g.scalar(0.0), g.scalar(255.0)), to=UINT8)
+        x = g.op("Add", g.op("Mul", x, g.scalar(255.0)), g.scalar(127.5 + 0.5 * whole))  # 0.5 to round
+        if whole:
+            x = g.op("Cast", g.op("Clip", g.op("Floor", x), g.scalar(0.0), g.scalar(255.0)), to=UINT8)
         return [g.op("Transpose", x, perm=[0, 2, 3, 1])]
 
     inputs = {"y_hat": spatial(model.config.m), "vector": vector(model.config.c)}
@@ -93,4 +95,5 @@ def synthesis(model: Backbone) -> Network:
     if net.context is not None:
         inputs["context"] = FLOAT, (1, net.context.c_in, "rows", "columns")
         layers.insert(2, net.context)
-    return Network("synthesis", inputs, {"picture": UINT8}, layers, forward, write)
+    outputs = {"picture": UINT8} if whole else {"samples": FLOAT}
+    return Network("synthesis", inputs, outputs, layers, forward, write)

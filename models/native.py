@@ -29,7 +29,7 @@ from onnx import numpy_helper
 from pixa.models.architectures import architecture_of
 from pixa.models.backbone import Backbone
 from pixa.models.backbone_graphs import synthesis
-from pixa.models.graph import UINT8, Graph, Network
+from pixa.models.graph import Graph, Network
 from pixa.models.integers import IntegerGraph, fits
 from pixa.models.layers import LEVELS, Block, Up
 from pixa.models.phases import in_phases
@@ -146,7 +146,8 @@ def native_synthesis(model: Backbone) -> Network:
         for planes in context:
             x = g.op("Add", x, g.layer(net.context, planes))
         x = g.channels_last(g.expanded(net.head, g.layer(net.high, x), 0.5))
-        return [g.spread(g.to_bytes(x), net.head, y_hat, 16)]
+        samples = g.op("Mul", x, g.scalar(255.0)) if context else g.to_bytes(x)
+        return [g.spread(samples, net.head, y_hat, 16)]
 
     return synthesis(model)._replace(write=write)
 
@@ -155,8 +156,8 @@ def synthesis_graph(model: Backbone, quiet: Quiet) -> bytes:
     """The native synthesis, whose metadata say for which latents it may take the place of the whole synthesis."""
     network = native_synthesis(model)
     g = NativeGraph(network.name, network.inputs, quiet)
-    (picture,) = network.write(g, *network.inputs)
-    graph = onnx.load_from_string(g.finish({"picture": (picture, UINT8)}))
+    (output,), ((name, kind),) = network.write(g, *network.inputs), network.outputs.items()
+    graph = onnx.load_from_string(g.finish({name: (output, kind)}))
     onnx.helper.set_model_props(graph, {"strong": json.dumps(quiet.strong), "limit": repr(quiet.limit)})
     return graph.SerializeToString()
 

@@ -106,7 +106,7 @@ def after(y: np.ndarray, y_hat: np.ndarray, level: int, nets: OnnxModel, before:
         "past_1": y[None],
         "past_2": before["past_1"] if before else np.zeros_like(y[None]),
         "past_hat_1": y_hat[None],
-        "past_picture": nets.synthesis(y_hat, level),
+        "past_picture": np.rint(nets.synthesis(y_hat, level)).clip(0, 255).astype(np.uint8),
     }
 
 
