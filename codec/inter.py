@@ -30,7 +30,6 @@ from pixa.models.search import WORTH, search
 
 FLAG_CONTEXTS = 3  # of the first models: neighbours alike, not alike, and what nothing predicts
 ACTIVITY_MAX = 15  # of a past symbol
-LATENT_TABLES = 127  # those before the tables of motion
 
 Past = dict[str, np.ndarray]
 
@@ -159,17 +158,17 @@ def flag_tables(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarr
 
 def apart(nets: Predictor) -> bool:
     """Whether the columns of vectors are coded behind the rows and with regard to them; not in the first models."""
-    return len(nets.tables.limits) == LATENT_TABLES + motion.VECTOR_CONTEXTS + motion.FLAG_CONTEXTS
+    return len(nets.tables.limits) == motion.FIRST_TABLE + motion.VECTOR_CONTEXTS + motion.FLAG_CONTEXTS
 
 
 def row_tables(contexts: np.ndarray) -> np.ndarray:
     """Those of the rows of vectors with such contexts (n, 2)."""
-    return (LATENT_TABLES + contexts[:, 0]).astype(np.uint8)
+    return (motion.FIRST_TABLE + contexts[:, 0]).astype(np.uint8)
 
 
 def column_tables(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Those of their columns, given the symbols of their rows."""
-    return (LATENT_TABLES + motion.column_contexts(contexts[:, 1], rows)).astype(np.uint8)
+    return (motion.FIRST_TABLE + motion.column_contexts(contexts[:, 1], rows)).astype(np.uint8)
 
 
 def vector_tables(contexts: np.ndarray, skip: np.ndarray, nets: Predictor) -> np.ndarray:

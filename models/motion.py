@@ -29,6 +29,7 @@ RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # 
 FADE = 8  # pixels on which what two neighbours predict fades into each other
 STEP_WORTH = 6 / np.log(2)  # bits that a squared quantiser step of a latent is worth, see `pixa.latents.optimise`
 SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
+FIRST_TABLE = 127  # of motion, behind those of latents and hyper-latents
 LIMIT = 63  # of the tables of vectors
 ACTIVITIES = (0, 2, 6, 15)  # sums of past symbols at a place: the upper ends of what tells its flag, but the last
 FLAG_SHARES = (0.05, 0.05, 0.35, 0.35, 0.4, 0.4)  # of flags not as predicted, by how far neighbours agree

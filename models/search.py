@@ -169,7 +169,9 @@ class Field:
 
     def fit(self) -> None:
         """Each block with regard to what those around predict where they overlap it."""
-        squares_of = lambda planes: squares(planes[:, None])[self.plane, 0, BLOCK * self.row, BLOCK * self.column]
+        squares_of = lambda planes, blocks: squares(planes[:, None])[
+            self.plane[blocks], 0, BLOCK * self.row[blocks], BLOCK * self.column[blocks]
+        ]
         laid = lambda parts: overlapped(parts.reshape(*self.shape[:3], SPAN, SPAN))
         self.mask = like(window(), self.current)
         parts = self.predictions(self.vectors, self.number)
@@ -177,7 +179,7 @@ class Field:
         wanted = laid(0 * parts + self.mask) * self.current[:, rows][:, :, columns]
         for odd_row, odd_column in ((0, 0), (0, 1), (1, 0), (1, 1)):
             blocks = self.number[(self.row % 2 == odd_row) & (self.column % 2 == odd_column)]
-            self.goal = squares_of(wanted - laid(parts)) + parts
+            self.goal[blocks] = squares_of(wanted - laid(parts), blocks) + parts[blocks]
             self.error[blocks] = self.errors(self.vectors[blocks], blocks)
             around = self.around(blocks)
             middle = median(*around)

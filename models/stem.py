@@ -52,7 +52,7 @@ from pixa.models.checkerboard import pass_mask
 from pixa.models.exact import ACT_BITS, ExactDepthwise, ExactPointwise, LevelInteger
 from pixa.models.fast import Fast, ScaleSeeing
 from pixa.models.layers import ANCHORS, LevelVector, Pointwise, blocks, round_ste
-from pixa.models.motion import BLOCK, motion_tables
+from pixa.models.motion import BLOCK, FIRST_TABLE, motion_tables
 from pixa.models.rates import SCALES, start_tables
 
 WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those of pictures
@@ -60,7 +60,6 @@ HYPER = 4  # latents a hyper-latent, along a side
 PAST = 2  # frames whose symbols choose tables
 SHARE = 0.65  # of what latents leave out of the past that is taken over
 PLANES = 6  # what a synthesis sees of the past beside the latents: what is taken over, and the moved picture
-MOTION_TABLES = 2 * SCALES - 1  # the number of the first
 
 
 @dataclass(frozen=True)
@@ -289,5 +288,5 @@ class Stem(Backbone):
 def with_motion(tables: Tables) -> Tables:
     """The tables of an image model, and behind them those of motion."""
     motion = motion_tables()
-    frequencies = tables.frequencies[1:MOTION_TABLES] + motion.frequencies[1:]
-    return Tables(np.append(tables.limits[:MOTION_TABLES], motion.limits[1:]), np.concatenate(frequencies))
+    frequencies = tables.frequencies[1:FIRST_TABLE] + motion.frequencies[1:]
+    return Tables(np.append(tables.limits[:FIRST_TABLE], motion.limits[1:]), np.concatenate(frequencies))

@@ -27,7 +27,7 @@ from pixa.models.overlap import compensate
 from pixa.models.rates import rd_lambda
 from pixa.models.run import Run, TrainConfig
 from pixa.models.search import WORTH, search
-from pixa.models.stem import MOTION_TABLES, PLANES, Past, Stem, StemConfig
+from pixa.models.stem import PLANES, Past, Stem, StemConfig
 
 
 @dataclass
@@ -110,11 +110,14 @@ def motion_symbols(group: Group) -> tuple[np.ndarray, np.ndarray]:
     for place, prediction, contexts in motion.groups(flags):
         symbols.append(flags[place] ^ prediction)
         chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), group.activity[0].cpu().numpy()[place])
-        tables.append(MOTION_TABLES + motion.VECTOR_CONTEXTS + chosen)
+        tables.append(motion.FIRST_TABLE + motion.VECTOR_CONTEXTS + chosen)
     for place, prediction, contexts in motion.groups(field):
         rows, columns = (field[place] - prediction).T
         symbols += [rows, columns]
-        tables += [MOTION_TABLES + contexts[:, 0], MOTION_TABLES + motion.column_contexts(contexts[:, 1], rows)]
+        tables += [
+            motion.FIRST_TABLE + contexts[:, 0],
+            motion.FIRST_TABLE + motion.column_contexts(contexts[:, 1], rows),
+        ]
     return np.concatenate([part.ravel() for part in symbols]), np.concatenate([part.ravel() for part in tables])
 
 
