@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from math import isinf
 from string import ascii_lowercase
 from threading import Lock
@@ -19,6 +19,7 @@ from pixa.bitstream.tables import Tables
 from pixa.errors import ModelMissing
 from pixa.latents import Memory
 from pixa.models.registry import ModelEntry
+from pixa.models.vectors import VectorNet
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
@@ -149,6 +150,16 @@ class OnnxModel:
     def planes(self) -> int:
         """Of what the synthesis sees beside the latents."""
         return int(self.arrays.get("planes", 0))
+
+    @property
+    def taps(self) -> int:
+        """See `pixa.inter.Predictor`."""
+        return int(self.arrays.get("taps", 4))
+
+    @cached_property
+    def vectors(self) -> VectorNet | None:
+        """See `pixa.inter.Predictor`."""
+        return VectorNet(self.arrays) if "vectors_first_weight" in self.arrays else None
 
     def calm(self, y_hat: np.ndarray, beside: bool) -> bool:
         """Whether the native graph shows latents y_hat (M, h, w) as the whole synthesis does: `pixa.models.native`."""

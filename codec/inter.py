@@ -5,9 +5,10 @@ The past of a tile is that of its place in the frames before, h by w latents:
     past_1, past_2    symbols (1, M, h, w) of the last frame and the one before, zeros where there is none
     past_hat_1        latents y_hat (1, M, h, w) of the last frame
     past_picture      the last frame as it was shown, (16h, 16w, 3) uint8
+    past_field        motion (h, w, 2) of the last frame, zeros behind a key frame
     picture           the frame itself, (16h, 16w, 3) uint8; an encoder's alone
 
-Only the symbols choose tables. Where a tile is skipped, no latents are coded, and it shows the moved past.
+Only symbols and motion choose tables. Where a tile is skipped, no latents are coded, and it shows the moved past.
 
 Latents do not say all of a picture. What they leave out of the last frame, once moved, the next one takes over, so that
 a picture is not worn down by one analysis and synthesis after the other.
@@ -24,7 +25,7 @@ import numpy as np
 
 from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables
-from pixa.models import motion
+from pixa.models import motion, vectors
 from pixa.models.overlap import compensate
 from pixa.models.search import WORTH, search
 
@@ -38,6 +39,8 @@ class Predictor(Protocol):
     """What can predict latents."""
 
     tables: Tables
+    taps: int  # between pixels of a picture that moves
+    vectors: vectors.VectorNet | None  # that expects motion; the first models had none
 
     def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
         """Latents (1, M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect."""
@@ -92,7 +95,7 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
         (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
     """
     picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
-    field = search(picture, before, WORTH * (255 * float(step.mean())) ** 2)[0].astype(np.int32)
+    field = search(picture, before, WORTH * (255 * float(step.mean())) ** 2, nets.taps)[0].astype(np.int32)
     if stays(nets):
         skip = motion.skip(y, past["past_hat_1"], step, picture / 255, before / 255)[0]
         field *= ~skip[..., None]
@@ -101,24 +104,28 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
     return known, field, motion.skip(y, known["predicted"], step, picture / 255, known["moved"][None] / 255)[0]
 
 
-def write(field: np.ndarray, skip: np.ndarray, past: Past, nets: Predictor) -> list[tuple[np.ndarray, np.ndarray]]:
+def write(
+    field: np.ndarray, skip: np.ndarray, past: Past, level: int, nets: Predictor
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The groups (symbols, table indexes) of where a tile is skipped (h, w) and of its motion (h, w, 2)."""
     flags, activity, groups = skip[..., None].astype(np.int32), past_activity(past), []
     for place, prediction, contexts in motion.groups(flags):
         symbols = (flags[place] - prediction).ravel()
         tables = flag_tables(prediction, contexts, activity[place], nets)
         groups.append((symbols if stays(nets) else abs(symbols), tables))
+    if nets.vectors:
+        return groups + vectors.coded(field, vectors.Past(past["past_field"], skip, activity, level), nets.vectors)
     for place, prediction, contexts in motion.groups(field):
         symbols = field[place] - prediction
         if apart(nets):
             rows, columns = symbols.T
             groups += [(rows, row_tables(contexts)), (columns, column_tables(contexts, rows))]
         else:
-            groups.append((symbols.ravel(), vector_tables(contexts, skip[place], nets)))
+            groups.append((symbols.ravel(), joint_tables(contexts, skip[place], nets)))
     return groups
 
 
-def read(decoder: Decoder, past: Past, nets: Predictor) -> tuple[np.ndarray, np.ndarray]:
+def read(decoder: Decoder, past: Past, level: int, nets: Predictor) -> tuple[np.ndarray, np.ndarray]:
     """The motion field (h, w, 2), int32, and where the tile is skipped, (h, w) bool.
 
     Raises:
@@ -130,12 +137,15 @@ def read(decoder: Decoder, past: Past, nets: Predictor) -> tuple[np.ndarray, np.
         symbols = decoder.decode(flag_tables(prediction, contexts, activity[place], nets))[:, None]
         flags[place] = prediction ^ (symbols & 1)
     skip, field = flags[..., 0] > 0, np.zeros((*activity.shape, 2), np.int32)
+    if nets.vectors:
+        known = vectors.Past(past["past_field"], skip, activity, level)
+        return vectors.decoded(decoder.decode, known, nets.vectors), skip
     for place, prediction, contexts in motion.groups(field):
         if apart(nets):
             rows = decoder.decode(row_tables(contexts))
             symbols = np.stack([rows, decoder.decode(column_tables(contexts, rows))], 1)
         else:
-            symbols = decoder.decode(vector_tables(contexts, skip[place], nets)).reshape(-1, 2)
+            symbols = decoder.decode(joint_tables(contexts, skip[place], nets)).reshape(-1, 2)
         field[place] = (prediction + symbols).clip(-motion.REACH, motion.REACH)
         if stays(nets):
             field[place] *= ~skip[place][:, None]
@@ -144,7 +154,7 @@ def read(decoder: Decoder, past: Past, nets: Predictor) -> tuple[np.ndarray, np.
 
 def past_activity(past: Past) -> np.ndarray:
     """Sums (h, w) of the sizes of the past symbols at every place."""
-    return np.minimum(np.abs(past["past_1"][0]), ACTIVITY_MAX).sum(0)
+    return np.minimum(np.abs(past["past_1"][0]), ACTIVITY_MAX).sum(0).astype(int)
 
 
 def flag_tables(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray, nets: Predictor) -> np.ndarray:
@@ -171,7 +181,7 @@ def column_tables(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return (motion.FIRST_TABLE + motion.column_contexts(contexts[:, 1], rows)).astype(np.uint8)
 
 
-def vector_tables(contexts: np.ndarray, skip: np.ndarray, nets: Predictor) -> np.ndarray:
+def joint_tables(contexts: np.ndarray, skip: np.ndarray, nets: Predictor) -> np.ndarray:
     """Those of both in the first models, before those of flags; none where a tile stays as it is."""
     flags = FLAG_CONTEXTS if stays(nets) else motion.FLAG_CONTEXTS
     first = len(nets.tables.limits) - flags - motion.CONTEXTS
@@ -187,7 +197,7 @@ def expected(past: Past, field: np.ndarray, level: int, nets: Predictor) -> Past
         moved = motion.warp(picture[None].astype(np.int16), field[None])[0]
     else:
         planes = np.moveaxis(picture, 2, 0)[None].astype(np.float32)
-        moved = np.moveaxis(np.rint(compensate(planes, field[None])[0]).clip(0, 255), 0, 2)
+        moved = np.moveaxis(np.rint(compensate(planes, field[None], nets.taps)[0]).clip(0, 255), 0, 2)
     moved = np.ascontiguousarray(moved.astype(np.uint8))
     predicted = nets.predict(moved, level)
     instead = before if stays(nets) else predicted

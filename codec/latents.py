@@ -103,9 +103,9 @@ def encode_tile(
     trade: bool = False,
     z: np.ndarray | None = None,
     past: inter.Past | None = None,
-) -> tuple[bytes, np.ndarray, np.ndarray, inter.Bypass | None]:
-    """Code latents y (M, h, w); returns the payload, and as the decoder will see them y_hat (M, h, w), the symbols and
-    what the tile takes over from the past.
+) -> tuple[bytes, np.ndarray, np.ndarray, inter.Bypass | None, np.ndarray | None]:
+    """Code latents y (M, h, w); returns the payload, and as the decoder will see them y_hat (M, h, w), the symbols,
+    what the tile takes over from the past, and its motion (h, w, 2).
 
     Args:
         trade: quantise rate-distortion optimally instead of rounding.
@@ -114,12 +114,12 @@ def encode_tile(
     """
     y = y[None]
     gain, step = nets.vector("gain", level), nets.vector("step", level)
-    known, groups, skip = {}, [], None
+    known, groups, skip, field = {}, [], None, None
     if past is not None:
         y, gain = y * gain * step, 1 / step
         known, field, skip = inter.find(y, past, step, level, nets)
         known |= seen(past)
-        groups = inter.write(field, skip, past, nets)
+        groups = inter.write(field, skip, past, level, nets)
         y = (y - known["predicted"]) * ~skip
     _, channels, height, width = y.shape
     if z is None:
@@ -147,7 +147,7 @@ def encode_tile(
         coded[:, channels] += symbols
         groups.append((symbols.ravel(), index.ravel()))
     payload, y_hat = entropy.encode(groups, nets.tables), inter.followed(y_hat, known, skip)
-    return payload, y_hat[0], coded[0], inter.bypass(known, skip, level, nets)
+    return payload, y_hat[0], coded[0], inter.bypass(known, skip, level, nets), field
 
 
 class TileSymbols:
@@ -184,7 +184,7 @@ class TileSymbols:
         decoder, self.past = entropy.Decoder(payload, nets.tables), past
         self.motion = self.skip = self.bypass = None
         if past is not None:
-            self.motion, self.skip = inter.read(decoder, past, nets)
+            self.motion, self.skip = inter.read(decoder, past, level, nets)
         shape = (1, nets.vector("z_index", level).shape[1], -(-height // HYPER), -(-width // HYPER))
         z_index = z_table_indexes(level, nets, shape, self.skip)
         z = decoder.decode(z_index.ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)

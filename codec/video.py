@@ -27,7 +27,7 @@ class Coded(NamedTuple):
 
     key: bool
     level: int
-    tiles: list[tuple[bytes, np.ndarray, np.ndarray, Bypass | None]]
+    tiles: list[tuple[bytes, np.ndarray, np.ndarray, Bypass | None, np.ndarray | None]]
 
     @property
     def payloads(self) -> list[bytes]:
@@ -90,8 +90,8 @@ class FrameCoder:
     def keep(self, coded: Coded) -> None:
         """Let the next frames follow this one."""
         if self.inter:
-            _, y_hat, symbols, bypasses = zip(*coded.tiles, strict=True)
-            self.remember([y[None] for y in symbols], coded.key)
+            _, y_hat, symbols, bypasses, fields = zip(*coded.tiles, strict=True)
+            self.remember([y[None] for y in symbols], fields, coded.key)
             self.rebuild(y_hat, bypasses, coded.level, coded.key)
 
     def symbols(self, payloads: list[bytes], level: int, key: bool) -> list[TileSymbols]:
@@ -107,7 +107,7 @@ class FrameCoder:
             for payload, tile, seen in zip(payloads, self.tiles, told, strict=True)
         ]
         if self.inter:
-            self.remember([tile.y for tile in symbols], key)
+            self.remember([tile.y for tile in symbols], [tile.motion for tile in symbols], key)
         return symbols
 
     def show(self, symbols: list[TileSymbols], level: int, key: bool) -> np.ndarray:
@@ -118,10 +118,17 @@ class FrameCoder:
         y_hat = [tile.reconstruct(self.nets(key)) for tile in symbols]
         return self.rebuild(y_hat, [tile.bypass for tile in symbols], level, key)
 
-    def remember(self, symbols: list[np.ndarray], key: bool) -> None:
-        """Note the symbols of the tiles, each (1, M, h, w)."""
-        before = [np.zeros_like(y) for y in symbols] if key else [memory["past_1"] for memory in self.past]
-        self.past = [{"past_1": y, "past_2": last} for y, last in zip(symbols, before, strict=True)]
+    def remember(self, symbols: list[np.ndarray], fields: Sequence[np.ndarray | None], key: bool) -> None:
+        """Note the symbols of the tiles, each (1, M, h, w), and their motion, which key frames have none of."""
+        if key:
+            before = [np.zeros_like(y) for y in symbols]
+            fields = [np.zeros((*y.shape[2:], 2), np.int32) for y in symbols]
+        else:
+            before = [memory["past_1"] for memory in self.past]
+        self.past = [
+            {"past_1": y, "past_2": last, "past_field": field}
+            for y, last, field in zip(symbols, before, fields, strict=True)
+        ]
 
     def rebuild(
         self, parts: Sequence[np.ndarray], bypasses: Sequence[Bypass | None], level: int, key: bool

@@ -28,7 +28,8 @@ from pixa.models.exact import ACT_MAX, EXACT_LIMIT, Exact
 from pixa.models.graph import Network
 from pixa.models.layers import LEVELS
 from pixa.models.rates import z_table
-from pixa.models.stem_run import coded_groups
+from pixa.models.stem_run import coded_groups, motion_symbols
+from pixa.models.vector_fit import fit
 
 CROPS, CROP = 600, 256
 GROUPS, FRAMES = 80, 5
@@ -45,7 +46,10 @@ def level_arrays(model: Backbone) -> dict[str, np.ndarray]:
     table = lambda module: module(level)[:, :, 0, 0].detach()
     whole = lambda module, kind: table(module).round().numpy().astype(kind)
     biases = [bias_of(scale) for scale in architecture_of(model).scales(model)]
-    shares = {"bypass": table(model.bypass).numpy()} if architecture_of(model).inter else {}
+    past = {}
+    if architecture_of(model).inter:
+        past = {"bypass": table(model.bypass).numpy(), "taps": np.uint8(model.config.taps)}
+        past |= model.vectors.arrays() if model.vectors else {}
     planes = {"planes": np.uint8(model.g_s.context.c_in)} if model.g_s.context is not None else {}
     return (
         {
@@ -58,7 +62,7 @@ def level_arrays(model: Backbone) -> dict[str, np.ndarray]:
             "feature_bias": whole(model.h_s.bias, np.int32),
         }
         | {name: whole(model.get_submodule(name), np.int32) for name in biases}
-        | shares
+        | past
         | planes
     )
 
@@ -166,6 +170,7 @@ def decode_macs(model: Backbone) -> float:
     total, networks = 0.0, decoder(model)
     if architecture_of(model).inter:  # what the prediction shows is synthesised too
         networks.append(synthesis(model))
+        total += 2 * sum(p.numel() for p in model.vectors.parameters()) / 16**2 if model.vectors else 0
     for network in networks:
         for layer in network.layers:
             weights = sum(p.numel() for name, p in layer.named_parameters() if name.endswith("weight"))
@@ -251,8 +256,12 @@ def main() -> None:
     if args.calibrate and args.intra:
         clips = Clips([Path(path) for path in args.calibrate], FRAMES, CROP)
         intra = load_model(args.weights / args.intra, "cpu")
-        coded = coded_groups(model, intra, clips, args.held_out, GROUPS, FRAMES, CROP)
-        model.set_tables(calibrated_tables(model.tables, coded))
+        coded = list(coded_groups(model, intra, clips, args.held_out, GROUPS, FRAMES, CROP))
+        model.continue_tables(model.tables)
+        model.vectors = fit(model.config.vectors, [found for _, found in coded])
+        for out, found in coded:
+            out["symbols"]["motion"], out["indexes"]["motion"] = motion_symbols(*found, model)
+        model.set_tables(calibrated_tables(model.tables, (out for out, _ in coded)))
     elif args.calibrate:
         coded = coded_crops(model, Pictures(args.calibrate, CROP), args.held_out, CROPS, CROP)
         model.set_tables(calibrated_tables(model.tables, coded))

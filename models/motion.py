@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,40 +134,62 @@ def spread_context(*around):
     return sum(typed(spread > limit, spread) for limit in SPREADS)
 
 
-def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
-    """The groups in which a field (h, w, C) is coded.
+class Group(NamedTuple):
+    """Vectors of a field that are coded together.
 
-    Yields:
-        ((rows, columns), predictions (n, C), contexts (n, C)) of vectors that must be in `field` before the next group.
+    Attributes:
+        place: their rows and columns, each (n,).
+        around: the places (4, n) of their neighbours in a field laid flat; none (0, n) of the first vector.
+        distance: of these, in blocks; 0 of the first vector.
+        straight: whether they lie in its row and column, or else on diagonals.
     """
-    height, width, components = field.shape
-    step = 1 << (max(height, width) - 1).bit_length()
-    yield (np.zeros(1, int),) * 2, np.zeros((1, components), int), np.full((1, components), FIRST_CONTEXT)
+
+    place: tuple[np.ndarray, np.ndarray]
+    around: np.ndarray
+    distance: int
+    straight: bool
+
+    def known(self, field: np.ndarray) -> np.ndarray:
+        """The neighbours (4, n, C) in a field (h, w, C)."""
+        return field.reshape(-1, field.shape[2])[self.around]
+
+
+@functools.lru_cache(maxsize=8)
+def order(height: int, width: int) -> tuple[Group, ...]:
+    """The groups in which a field is coded; a neighbour beyond the edge is the first that there is."""
+    start = np.zeros(1, int)
+    result, step = [Group((start, start), np.zeros((0, 1), int), 0, False)], 1 << (max(height, width) - 1).bit_length()
     while step > 1:
         half = step // 2
         for top, left, ways in ((half, half, DIAGONAL), (0, half, STRAIGHT), (half, 0, STRAIGHT)):
             grid = np.meshgrid(np.arange(top, height, step), np.arange(left, width, step), indexing="ij")
             rows, columns = (axis.ravel() for axis in grid)
             if len(rows):
-                yield (rows, columns), *expected(field, rows, columns, half * np.array(ways))
+                y, x = (axis + half * np.array(ways)[:, [i]] for i, axis in enumerate((rows, columns)))
+                inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+                around = y * width + x
+                around = np.where(inside, around, around[inside.argmax(0), np.arange(len(rows))])
+                result.append(Group((rows, columns), around, half, ways is STRAIGHT))
         step = half
+    return tuple(result)
 
 
 DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 STRAIGHT = ((-1, 0), (0, -1), (0, 1), (1, 0))
 
 
-def expected(field: np.ndarray, rows: np.ndarray, columns: np.ndarray, ways: np.ndarray) -> tuple:
-    """(predictions (n, C), contexts (n, C)) of the vectors at (rows, columns) by their neighbours in four directions.
+def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]]:
+    """The groups of a field (h, w, C) with what neighbours say of them.
 
-    The first neighbour that there is takes the place of those beyond the edge.
+    Yields:
+        ((rows, columns), predictions (n, C), contexts (n, C)) of vectors that must be in `field` before the next group.
     """
-    y, x = rows + ways[:, :1], columns + ways[:, 1:]
-    inside = (y >= 0) & (y < field.shape[0]) & (x >= 0) & (x < field.shape[1])
-    known = field[y * inside, x * inside]
-    known = np.where(inside[..., None], known, known[inside.argmax(0), np.arange(len(rows))])
-    spread = known.max(0) - known.min(0)
-    return median(*known), np.searchsorted(SPREADS, spread)
+    for group in order(*field.shape[:2]):
+        if not group.distance:
+            yield group.place, np.zeros((1, field.shape[2]), int), np.full((1, field.shape[2]), FIRST_CONTEXT)
+            continue
+        known = group.known(field)
+        yield group.place, median(*known), np.searchsorted(SPREADS, known.max(0) - known.min(0))
 
 
 def column_contexts(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:

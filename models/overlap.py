@@ -1,7 +1,8 @@
 """Overlapped block motion compensation: what a vector predicts reaches into the blocks around, and neighbours fade into
 each other (Orchard and Sullivan, "Overlapped block motion compensation: an estimation-theoretic approach", 1994).
 
-Between pixels lie the four taps that H.265 has for chroma. Arrays are NumPy's or torch's alike.
+Between pixels lie the eight taps that H.265 has for luma; the first models have its four for chroma. Arrays are
+NumPy's or torch's alike.
 """
 
 from __future__ import annotations
@@ -12,31 +13,46 @@ import numpy as np
 
 from pixa.models.motion import BLOCK, FADE, UNIT, like, places
 
-TAPS = np.array([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]], np.float32) / 64
+SHORT = np.array([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]], np.float32) / 64
+LONG = (
+    np.array(
+        [
+            [0, 0, 0, 64, 0, 0, 0, 0],
+            [-1, 4, -10, 58, 17, -5, 1, 0],
+            [-1, 4, -11, 40, 40, -11, 4, -1],
+            [0, 1, -5, 17, 58, -10, 4, -1],
+        ],
+        np.float32,
+    )
+    / 64
+)
+TAPS = {4: SHORT, 8: LONG}  # weights by phase, a quarter of a pixel each, of the pixels around
 SPAN = BLOCK + FADE  # that a vector predicts
-READ = SPAN + TAPS.shape[1] - 1  # that it takes for them
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
 
 
 @cache
-def matrices() -> np.ndarray:
-    """(16, SPAN, READ) float32: from pixels read along one axis to weighted predictions, by phase and edge."""
+def matrices(taps: int) -> np.ndarray:
+    """(16, SPAN, SPAN + taps - 1) float32: from pixels read along one axis to weighted predictions, by phase and
+    edge.
+    """
     fade, full = (np.arange(FADE) + 0.5) / FADE, np.ones(FADE)
-    result = np.zeros((4 * UNIT, SPAN, READ), np.float32)
+    result = np.zeros((4 * UNIT, SPAN, SPAN + taps - 1), np.float32)
     for number, matrix in enumerate(result):
         ends = full if number & FIRST else fade, full if number & LAST else 1 - fade
         for place, weight in enumerate(np.concatenate([ends[0], np.ones(BLOCK - FADE), ends[1]])):
-            matrix[place, place : place + TAPS.shape[1]] = weight * TAPS[number % UNIT]
+            matrix[place, place : place + taps] = weight * TAPS[taps][number % UNIT]
     return result
 
 
-def compensate(picture, motion):
+def compensate(picture, motion, taps: int):
     """The prediction (B, 3, 16h, 16w) of a picture from the past one (B, 3, 16h, 16w) along motion (B, h, w, 2).
 
-    Both pictures are float32. What lies beyond the edge is like the edge.
+    Both pictures are float32. What lies beyond the edge is like the edge. `taps` is a key of `TAPS`.
     """
     count, height, width = motion.shape[:3]
-    kinds, near = like(matrices(), picture), places(READ, motion) - FADE // 2 - 1
+    kinds, read = like(matrices(taps), picture), SPAN + taps - 1
+    near = places(read, motion) - FADE // 2 - taps // 2 + 1
     starts, kernels = [], []
     for axis, size in enumerate((height, width)):
         block = places(size, motion)
@@ -49,8 +65,8 @@ def compensate(picture, motion):
     plane = picture.swapaxes(0, 1).reshape(3, -1)
     batch = BLOCK * height * places(count, motion)[:, None, None, None]
     index = BLOCK * width * (rows + batch)[..., :, None] + columns[..., None, :]
-    read = plane.take(index, 1) if isinstance(plane, np.ndarray) else plane[:, index]  # (3, B, h, w, READ, READ)
-    parts = kernels[0] @ read @ kernels[1].swapaxes(-1, -2)
+    pixels = plane.take(index, 1) if isinstance(plane, np.ndarray) else plane[:, index]  # (3, B, h, w, read, read)
+    parts = kernels[0] @ pixels @ kernels[1].swapaxes(-1, -2)
     total = overlapped(parts.reshape(-1, height, width, SPAN, SPAN))
     inner = (slice(FADE // 2, FADE // 2 + BLOCK * size) for size in (height, width))
     return total[:, *inner].reshape(3, count, BLOCK * height, BLOCK * width).swapaxes(0, 1)

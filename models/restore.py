@@ -32,6 +32,11 @@ def parameters(*modules: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Paramet
                 yield layer, name, parameter
 
 
+def unit(layer: Exact, name: str) -> int:
+    """What one stands for among the integers of a layer's weight or bias."""
+    return 2**WEIGHT_BITS if name == "weight" else layer.bias_unit
+
+
 def stored(path: Path) -> Iterator[torch.Tensor]:
     """The weights and biases of a graph file, as float32, in the order in which its layers were written."""
     for constant in onnx.load(path).graph.initializer:
@@ -52,7 +57,7 @@ def restore(folder: Path) -> Backbone:
         values = stored(folder / f"{network.name}.onnx")
         for (layer, name, parameter), value in zip(parameters(*network.layers), values, strict=True):
             if isinstance(layer, Exact):
-                value /= 2**WEIGHT_BITS if name == "weight" else layer.bias_unit
+                value /= unit(layer, name)
             if value.numel() != parameter.numel():
                 raise ValueError(f"{folder / network.name}.onnx does not have the stored widths")
             parameter.copy_(value.view_as(parameter))
@@ -66,6 +71,11 @@ def restore(folder: Path) -> Backbone:
         places = LEVEL_ARRAYS | {name: (name, lambda a: a / 2**10) for name in biases}
         if "bypass" in arrays:
             places["bypass"] = ("bypass", lambda a: a)
+        if getattr(model, "vectors", None):
+            for path, parameter in model.vectors.named_parameters():
+                layer, name = path.split(".")
+                value = torch.from_numpy(arrays[f"vectors_{layer}_{name}"].astype(np.float32))
+                parameter.copy_(value / unit(model.vectors.get_submodule(layer), name))
         for name, (path, transform) in places.items():
             anchors = torch.from_numpy(arrays[name][::ANCHOR_STEP].astype(np.float32))
             model.get_submodule(path).anchors.copy_(transform(anchors))

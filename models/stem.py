@@ -54,11 +54,15 @@ from pixa.models.fast import Fast, ScaleSeeing
 from pixa.models.layers import ANCHORS, LevelVector, Pointwise, blocks, round_ste
 from pixa.models.motion import BLOCK, FIRST_TABLE, motion_tables
 from pixa.models.rates import SCALES, start_tables
+from pixa.models.vector_fit import Vectors
+from pixa.models.vectors import vector_tables
 
 WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those of pictures
 HYPER = 4  # latents a hyper-latent, along a side
 PAST = 2  # frames whose symbols choose tables
 SHARE = 0.65  # of what latents leave out of the past that is taken over
+TAPS = 8
+VECTORS = 64
 PLANES = 6  # what a synthesis sees of the past beside the latents: what is taken over, and the moved picture
 
 
@@ -68,11 +72,15 @@ class StemConfig(BackboneConfig):
 
     Attributes:
         planes: that the synthesis sees beside latents; PLANES, or 0 in the first models.
+        taps: between pixels of a picture that moves, see `pixa.models.overlap`; 4 in the first models.
+        vectors: width of the network that expects motion, see `pixa.models.vectors`; 0 in the first models.
     """
 
     synthesis_low: int = 0
     synthesis_hidden: int = 192
     planes: int = 0
+    taps: int = 4
+    vectors: int = 0
 
 
 class ScalePast(nn.Module):
@@ -170,7 +178,14 @@ class Stem(Backbone):
         self.index_bias_a = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
         self.index_bias_b = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
         self.bypass = LevelVector(torch.full((ANCHORS, 1), SHARE))
-        self.set_tables(with_motion(start_tables()))
+        self.vectors = Vectors(config.vectors) if config.vectors else None
+        self.continue_tables(start_tables())
+
+    def continue_tables(self, tables: Tables) -> None:
+        """Price symbols by the tables of an image model, and behind them by those that motion starts with."""
+        motion = vector_tables() if self.vectors else motion_tables()
+        limits = np.append(tables.limits[:FIRST_TABLE], motion.limits[1:])
+        self.set_tables(Tables(limits, np.concatenate(tables.frequencies[1:FIRST_TABLE] + motion.frequencies[1:])))
 
     def as_decoded(self, y: Tensor, level: Tensor) -> Tensor:
         """Latents of the analysis at the size that they have when decoded: gains and steps need not be inverses."""
@@ -198,7 +213,8 @@ class Stem(Backbone):
         """
         if not isinstance(image, Fast):
             raise ValueError(f"a model can follow one of fast's architecture, not a {type(image).__name__}")
-        if self.config.as_dict().items() - image.config.as_dict().items() - {("planes", self.config.planes)}:
+        own = self.config.as_dict()
+        if any(own[name] != width for name, width in image.config.as_dict().items() if name in own):
             raise ValueError("a model cannot follow one of other widths")
         f, hidden, low = self.config.f, self.config.hidden, image.config.low
         for name in ("g_a", "g_s", "h_a", "h_s", "log_gain", "log_step", "log_z_gain", "vector", "z_index"):
@@ -223,7 +239,7 @@ class Stem(Backbone):
         self.mean_a.enter.load_state_dict(image.mean_c.enter.state_dict())
         self.mean_b.enter.weight[:, low:] = image.mean_d.enter.weight
         self.mean_b.enter.bias.copy_(image.mean_d.enter.bias)
-        self.set_tables(with_motion(image.tables))
+        self.continue_tables(image.tables)
 
     def forward(self, x: Tensor, level: Tensor, past: Past | None = None) -> dict:
         """Rate and reconstruction of frames, as those of `Backbone.forward` of pictures.
@@ -283,10 +299,3 @@ class Stem(Backbone):
         residual = (y - mean) / step
         symbols = torch.where(in_a, symbols_a, quantise(residual) * (index > 0))
         return Coded(symbols, residual, index, z_symbols, z_index, symbols * step + mean)
-
-
-def with_motion(tables: Tables) -> Tables:
-    """The tables of an image model, and behind them those of motion."""
-    motion = motion_tables()
-    frequencies = tables.frequencies[1:FIRST_TABLE] + motion.frequencies[1:]
-    return Tables(np.append(tables.limits[:FIRST_TABLE], motion.limits[1:]), np.concatenate(frequencies))

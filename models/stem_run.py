@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from pixa.datasets.clips import Clips
-from pixa.models import checkpoint, motion
+from pixa.models import checkpoint, motion, vectors
 from pixa.models.architectures import make
-from pixa.models.backbone import CONTEXT_MAX, TRANSFORMS
+from pixa.models.backbone import CONTEXT_MAX, TRANSFORMS, Backbone
 from pixa.models.evaluate import EVAL_LEVELS
-from pixa.models.fast import Fast
 from pixa.models.layers import LEVELS
 from pixa.models.overlap import compensate
 from pixa.models.rates import rd_lambda
 from pixa.models.run import Run, TrainConfig
 from pixa.models.search import WORTH, search
-from pixa.models.stem import PLANES, Past, Stem, StemConfig
+from pixa.models.stem import PLANES, TAPS, VECTORS, Past, Stem, StemConfig
 
 
 @dataclass
@@ -35,7 +34,8 @@ class StemRunConfig(TrainConfig):
     """Settings of a run that trains `stem`.
 
     Attributes:
-        intra: the image model that codes key frames and that `stem` starts from, a checkpoint or a folder of weights.
+        intra: the image model that codes key frames, a checkpoint or a folder of weights; without `start` `stem` grows
+            from it, and it must be of the architecture of `fast`.
         frames: of a group in training, the key frame included.
         shown: of a group in evaluation.
         around: levels that frames of a group lie below and above its own at most.
@@ -60,7 +60,7 @@ class StemRunConfig(TrainConfig):
 class Group:
     """A group of frames (B, 3, H, W) in [0, 1], sides multiples of 64, coded frame by frame."""
 
-    def __init__(self, intra: Fast, x: Tensor, level: Tensor):
+    def __init__(self, intra: Backbone, x: Tensor, level: Tensor):
         """Code the key frame."""
         self.intra = intra
         with torch.no_grad():
@@ -68,25 +68,31 @@ class Group:
             coded = intra.code(y, intra.hyper(y, level), level)
             x_hat = intra.g_s(coded.y_hat, intra.vector(level))
             self.out = {"x_hat": x_hat, "y_hat": coded.y_hat, "symbols": {"y": coded.symbols}}
-        self.zeros = torch.zeros_like(self.out["symbols"]["y"])
-        self.magnitudes = [magnitude(self.out), self.zeros]
+        symbols = self.out["symbols"]["y"]
+        self.magnitudes = [magnitude(self.out), torch.zeros_like(symbols)]
+        self.field = symbols.new_zeros(len(x), *symbols.shape[2:], 2, dtype=torch.int32)
 
     def past(self, x: Tensor, level: Tensor, model: Stem) -> Past:
-        """What frames x (B, 3, H, W) are coded with; `field` holds their motion, `skip` where that is all, `activity`
-        the sums of the symbols before.
-        """
-        self.activity = self.magnitudes[0].sum(1)
+        """What frames x (B, 3, H, W) are coded with; `motion` tells what is coded ahead of them."""
+        self.activity, self.before, self.level = self.magnitudes[0].sum(1), self.field, level
         shown = integers(self.out["x_hat"].detach())
         with torch.no_grad():
             step = model.log_step(level).exp()
             worth = WORTH * (255 * step.mean((1, 2, 3))[:, None, None]) ** 2
-            self.field = search(integers(x), shown, worth)
-            moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field).clamp(0, 255).round() / 255
+            self.field = search(integers(x), shown, worth, model.config.taps)
+            moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field, model.config.taps)
+            moved = moved.clamp(0, 255).round() / 255
         predicted = model.predict(moved, level)
         with torch.no_grad():
             pictures = (picture.permute(0, 2, 3, 1) for picture in (x, moved))
             self.skip = motion.skip(model.as_decoded(model.analyse(x), level), predicted, step, *pictures)[:, None]
         return Past(moved, predicted, self.skip, self.out["y_hat"].detach(), torch.cat(self.magnitudes, 1))
+
+    def motion(self) -> tuple[np.ndarray, vectors.Past]:
+        """That of the only sample (h, w, 2), and what is known before it."""
+        parts = (self.field[0], self.before[0], self.skip[0, 0], self.activity[0].int())
+        field, before, skip, activity = (part.cpu().numpy() for part in parts)
+        return field, vectors.Past(before, skip, activity, int(self.level))
 
     def follow(self, out: dict) -> dict:
         """Let the next frames see what has been made of these."""
@@ -103,29 +109,21 @@ def magnitude(out: dict) -> Tensor:
     return out["symbols"]["y"].detach().abs().round().clamp(max=CONTEXT_MAX)
 
 
-def motion_symbols(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """(symbols, tables) of where the only sample of a group is skipped, and of its motion."""
-    field, flags = group.field[0].cpu().numpy(), group.skip[0, 0, ..., None].cpu().numpy().astype(int)
-    symbols, tables = [], []
+def motion_symbols(field: np.ndarray, past: vectors.Past, model: Stem) -> tuple[Tensor, Tensor]:
+    """(symbols, tables) of where a sample is skipped, and of its motion (h, w, 2)."""
+    flags, first = past.skip[..., None].astype(int), len(model.tables.limits) - motion.FLAG_CONTEXTS
+    coded = vectors.coded(field, past, vectors.VectorNet(model.vectors.arrays()))
     for place, prediction, contexts in motion.groups(flags):
-        symbols.append(flags[place] ^ prediction)
-        chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), group.activity[0].cpu().numpy()[place])
-        tables.append(motion.FIRST_TABLE + motion.VECTOR_CONTEXTS + chosen)
-    for place, prediction, contexts in motion.groups(field):
-        rows, columns = (field[place] - prediction).T
-        symbols += [rows, columns]
-        tables += [
-            motion.FIRST_TABLE + contexts[:, 0],
-            motion.FIRST_TABLE + motion.column_contexts(contexts[:, 1], rows),
-        ]
-    return np.concatenate([part.ravel() for part in symbols]), np.concatenate([part.ravel() for part in tables])
+        chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), past.activity[place])
+        coded.append(((flags[place] ^ prediction).ravel(), first + chosen))
+    return tuple(torch.from_numpy(np.concatenate(parts).astype(int)) for parts in zip(*coded, strict=True))
 
 
 @torch.no_grad()
 def coded_groups(
-    model: Stem, intra: Fast, clips: Clips, held_out: int, groups: int, frames: int, size: int
-) -> Iterator[dict]:
-    """What the model makes of the frames but the first of random groups at random levels, motion included."""
+    model: Stem, intra: Backbone, clips: Clips, held_out: int, groups: int, frames: int, size: int
+) -> Iterator[tuple[dict, tuple[np.ndarray, vectors.Past]]]:
+    """What the model makes of the frames but the first of random groups at random levels, each with its motion."""
     model.eval()
     generator = torch.Generator().manual_seed(1)
     for _ in range(groups):
@@ -134,9 +132,7 @@ def coded_groups(
         group = Group(intra.eval(), x[:, 0], level)
         for frame in x[:, 1:].unbind(1):
             out = group.follow(model(frame, level, group.past(frame, level, model)))
-            for name, values in zip(("symbols", "indexes"), motion_symbols(group), strict=True):
-                out[name]["motion"] = torch.from_numpy(values)
-            yield out
+            yield out, group.motion()
 
 
 def bits_of(out: dict) -> Tensor:
@@ -161,14 +157,21 @@ class StemRun(Run):
     def build(self) -> Stem:
         config = self.config
         self.intra = checkpoint.load_model(Path(config.intra), self.device).eval().requires_grad_(False)
-        names = {field.name for field in fields(StemConfig)} & {field.name for field in fields(self.intra.config)}
-        widths = {name: getattr(self.intra.config, name) for name in names} | {"planes": PLANES}
+        if config.start:
+            start = checkpoint.load_model(Path(config.start), self.device)
+            widths = start.config.as_dict()
+        else:
+            names = {field.name for field in fields(StemConfig)} & {field.name for field in fields(self.intra.config)}
+            widths = {name: getattr(self.intra.config, name) for name in names}
+        widths |= {"planes": PLANES, "taps": TAPS, "vectors": VECTORS}
         model = make("stem", widths, mixed="cuda" in self.device).to(self.device)
-        model.follow(self.intra)
-        if config.start and not self.path.exists():
-            start = checkpoint.load_model(Path(config.start), self.device).state_dict()
-            new = {name: value for name, value in model.state_dict().items() if name.startswith("g_s.context")}
-            checkpoint.fit(model, new | start, config.start)
+        if not config.start:
+            model.follow(self.intra)
+        elif not self.path.exists():
+            new = {k: v for k, v in model.state_dict().items() if k.startswith(("g_s.context", "vectors."))}
+            checkpoint.fit(model, new | start.state_dict(), config.start)
+        model.continue_tables(self.intra.tables)
+        model.vectors.requires_grad_(False)
         if not config.transforms:
             trunk = model.g_p[: 1 + model.config.analysis_high]
             for module in (trunk, model.bypass, *(model.get_submodule(name) for name in TRANSFORMS)):
@@ -228,7 +231,8 @@ class StemRun(Run):
         for frame in x[:, 1:].unbind(1):
             past = group.past(frame, level, self.model)
             out, alone = group.follow(self.model(frame, level, past)), self.intra(frame, level)
-            moved = self.model.tables.cost(*motion_symbols(group)).sum() / pixels
+            symbols, tables = (part.numpy() for part in motion_symbols(*group.motion(), self.model))
+            moved = self.model.tables.cost(symbols, tables).sum() / pixels
             bpp, intra_bpp = (bits_of(o).item() / pixels for o in (out, alone))
             rows.append([bpp + moved, moved, intra_bpp, psnr(out, frame), psnr(alone, frame)])
         return rows

@@ -182,13 +182,15 @@ def bounds_of(path: Path, inputs: dict[str, int]) -> list[int]:
 
 
 def derived_bounds(entry: ModelEntry) -> list[int]:
-    """What the convolutions of all scale graphs of a model can reach, from its files alone."""
+    """What the sums of all scale graphs of a model, and of what expects its motion, can reach, from its files alone."""
     largest_inputs = {"z": Z_MAX} | {f"magnitude_{p}": 0 for p in "abcdefgh"}  # where one is not 0, others are
     largest_inputs |= dict.fromkeys(("magnitude", "past_1", "past_2"), CONTEXT_MAX)
     with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
         largest_inputs |= {name: largest(arrays[name]) for name in arrays.files if name.endswith(("bias", "z_scale"))}
         biases = {name[-1]: largest(arrays[name]) for name in arrays.files if name.startswith("index_bias")}
-    bounds = []
+        layers = [name[:-7] for name in arrays.files if name.startswith("vectors") and name.endswith("_weight")]
+        sums = [np.abs(arrays[f"{n}_weight"].astype(int)).sum(1) * 255 + np.abs(arrays[f"{n}_bias"]) for n in layers]
+    bounds = [int(each.max()) for each in sums]
     for name in (name for name in entry.decoder if name.startswith("scale")):
         path = entry.folder / name
         known = largest_inputs | {"index_bias": biases[path.stem[-1]]}

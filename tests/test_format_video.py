@@ -79,8 +79,67 @@ def coarse_to_fine(height: int, width: int, components: int, read: Callable) -> 
     return values
 
 
-def inter_symbols(payload: bytes, past: list[np.ndarray], level: int, model: PlainStem) -> tuple[bytes, np.ndarray]:
-    """(flags, vectors, z and y of a tile as int16, y) of a tile whose frame follows others."""
+def octaves(value: int) -> int:
+    """o(v) of section 6.10."""
+    exponent = (abs(value) + 1).bit_length() - 1
+    size = 8 * exponent + (((abs(value) + 1) << 3) >> exponent) - 8
+    return size if value >= 0 else -size
+
+
+def expected_motion(
+    symbols: Callable, flags: np.ndarray, before: np.ndarray, activity: np.ndarray, level: int, arrays: dict
+) -> np.ndarray:
+    """The vectors (h, w, 2) of a model whose network expects them; those of the frame before come first."""
+
+    def layer(name: str, x: np.ndarray, bits: int, low: int, high: int) -> np.ndarray:
+        weight, bias = (arrays[f"vectors_{name}_{kind}"].astype(np.int64) for kind in ("weight", "bias"))
+        return np.clip((weight @ x + bias + (1 << bits - 1)) >> bits, low, high)
+
+    field = np.zeros_like(before)
+    for positions, distance, ways in [([(0, 0)], 0, ()), *groups(*flags.shape)]:
+        found = {}
+        for c in (0, 1):
+            tables, centres, signs = [], [], []
+            for i, j in positions:
+                around = [(i + distance * down, j + distance * across) for down, across in ways]
+                inside = [at for at in around if 0 <= at[0] < flags.shape[0] and 0 <= at[1] < flags.shape[1]]
+                near = [at if at in inside else inside[0] for at in around]
+                middle = np.array(
+                    [sum(sorted(int(field[at][k]) for at in near)[1:3]) // 2 if near else 0 for k in (0, 1)]
+                )
+                known = [field[at] - middle for at in near] or 4 * [0 * middle]
+                past = [before[at] - middle for at in near] or 4 * [0 * middle]
+                own, d = before[i, j] - middle, 1 - c
+                signed = [v[c] for v in (*known, own, *past)] + [own[c] - v[c] for v in past]
+                signed += [v[c] - w[c] for v, w in zip(known, past, strict=True)] + [-middle[c]]
+                sizes = [abs(v[d]) for v in (*known, own, middle)]
+                rest = [16 * flags[i, j], octaves(int(activity[i, j])), level // 8]
+                rest += [16 * (min(distance, 8) == n) for n in (1, 2, 4, 8)] + [16 * (ways is STRAIGHT), 16 * c]
+                rest += [octaves(int(abs(field[i, j][0] - middle[0]))) if c else 0]
+                told = np.array([octaves(int(v)) for v in signed + sizes] + [int(v) for v in rest])
+                hidden = layer("second", layer("first", told, 5, 0, 255), 6, 0, 255)
+                mean, scale = (
+                    int(layer(n, hidden, 6, a, b)[0]) for n, a, b in (("mean", -2047, 2047), ("scale", 0, 23))
+                )
+                shift = (mean + 8) // 16
+                beside = mean - 16 * shift
+                tables.append(127 + 3 * scale + (abs(beside) > 2) + (abs(beside) > 5))
+                centres.append(middle[c] + shift)
+                signs.append(-1 if beside < 0 else 1)
+            for place, said, centre, sign in zip(positions, symbols(tables), centres, signs, strict=True):
+                found[place] = np.clip(centre + sign * said, -256, 256)
+            for place, value in found.items():
+                field[place][c] = value
+    return field
+
+
+def inter_symbols(
+    payload: bytes, past: list[np.ndarray], level: int, model: PlainStem
+) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """(flags, vectors, z and y as int16, y, vectors) of a tile whose frame follows others; `past` has the y of the two
+    before, and the vectors of the last.
+    """
+    *past, before = past
     coder, last = PlainCoder(payload, model), len(model.arrays["limits"])
     channels, height, width = past[0].shape
     activity, stays = np.minimum(abs(past[0]), 15).sum(0), "bypass" not in model.arrays
@@ -104,7 +163,10 @@ def inter_symbols(payload: bytes, past: list[np.ndarray], level: int, model: Pla
         return np.clip(prediction + said, -256, 256) * (1 - skipped)
 
     flags = coarse_to_fine(height, width, 1, read_flags)[0]
-    motion = np.moveaxis(coarse_to_fine(height, width, 2, read_vectors), 0, 2)
+    if "vectors_first_weight" in model.arrays:
+        motion = expected_motion(symbols, flags, before, activity, level, model.arrays)
+    else:
+        motion = np.moveaxis(coarse_to_fine(height, width, 2, read_vectors), 0, 2)
 
     rows, columns = -(-height // 4), -(-width // 4)
     z_index = np.repeat(model.vector("z_index", level), rows * columns, 1).reshape(-1, rows, columns)
@@ -118,7 +180,7 @@ def inter_symbols(payload: bytes, past: list[np.ndarray], level: int, model: Pla
         y += (said := symbols(index).reshape(y.shape))
         magnitude = np.minimum(abs(said), 15)
     assert coder.at_end()
-    return b"".join(part.astype("<i2").tobytes() for part in (flags, motion, z, y)), y
+    return b"".join(part.astype("<i2").tobytes() for part in (flags, motion, z, y)), y, motion
 
 
 @cache
@@ -153,10 +215,10 @@ def clip_symbols(data: bytes) -> str:
                     .reshape(channels, *size)
                     .astype(np.int64)
                 )
-                past = [y, np.zeros_like(y)]
+                past = [y, np.zeros_like(y), np.zeros((*size, 2), np.int64)]
             else:
-                said, y = inter_symbols(payload, past, level, stem)
-                past = [y, past[0]]
+                said, y, motion = inter_symbols(payload, past, level, stem)
+                past = [y, past[0], motion]
             digest.update(said)
     return digest.hexdigest()
 
