@@ -158,17 +158,20 @@ class Field:
         for step in (2 * UNIT, UNIT, UNIT // 2, UNIT // 4):
             self.consider([self.vectors + way for way in like(step * AROUND, self.vectors)], moves, self.number)
 
-    def smooth(self, weight: float, price: Callable) -> None:
-        """Each block with regard to its neighbours, bits by `price(around, middle)`."""
+    def smooth(self, weight: float, prices: Callable, more: list) -> None:
+        """Each block with regard to its neighbours, bits by `prices(blocks, around, vectors)`; `more` fields (N, 2) are
+        considered, too.
+        """
         for odd in (True, False):
             blocks = self.number[(self.row + self.column) % 2 == odd]
             around = self.around(blocks)
             middle = median(*around)
             near = [middle + way for way in like(AROUND[:4], middle)]
-            self.consider([*around, middle, 0 * middle, *near], price(around, middle), blocks, weight)
+            others = [*around, middle, 0 * middle, *near, *(field[blocks] for field in more)]
+            self.consider(others, prices(blocks, around, self.vectors[blocks]), blocks, weight)
 
-    def fit(self) -> None:
-        """Each block with regard to what those around predict where they overlap it."""
+    def fit(self, prices: Callable, more: list) -> None:
+        """Each block with regard to what those around predict where they overlap it; all else as in `smooth`."""
         squares_of = lambda planes, blocks: squares(planes[:, None])[
             self.plane[blocks], 0, BLOCK * self.row[blocks], BLOCK * self.column[blocks]
         ]
@@ -184,37 +187,41 @@ class Field:
             around = self.around(blocks)
             middle = median(*around)
             near = [vector + way for vector in (middle, self.vectors[blocks]) for way in like(AROUND, middle)]
-            self.consider([*around, middle, 0 * middle, *near], bits(around, middle), blocks)
+            others = [*around, middle, 0 * middle, *near, *(field[blocks] for field in more)]
+            self.consider(others, prices(blocks, around, self.vectors[blocks]), blocks)
             parts[blocks] = self.predictions(self.vectors[blocks], blocks)
 
 
-def search(picture, past, penalty, taps: int):
+def search(picture, past, penalty, taps: int, prices: Callable | None = None, before=None):
     """A field of vectors (B, h, w, 2) from a picture to the past one, both (B, 16h, 16w, 3) integers.
 
     Args:
         penalty: how much of the sum of squared differences of a block's luma one bit of motion is worth; a number, or
             (B, 1, 1) of them.
         taps: between pixels, as those of `pixa.models.overlap.compensate`.
+        prices: what vectors take, as `pixa.models.vectors.Prices` tells it, instead of by how far neighbours lie apart.
+        before: a field to be considered, the motion of the frame before.
     """
     field = Field(luma(picture), luma(past), penalty, taps)
+    more = [] if before is None else [before.reshape(-1, 2)]
     field.refine()
-    field.smooth(SMOOTH, lambda around, middle: departure(around))
+    field.smooth(SMOOTH, departure, more)
     for weight in SWEEPS:
-        field.smooth(weight, bits)
+        field.smooth(weight, bits, more)
     for _ in range(FITS):
-        field.fit()
+        field.fit(prices or bits, more)
     return field.vectors.reshape(field.shape)
 
 
-def departure(around) -> Callable:
+def departure(blocks, around, vectors) -> Callable:
     """What vectors (..., 2) cost by how far they lie from all of their neighbours, (...)."""
     log2 = np.log2 if isinstance(around[0], np.ndarray) else lambda x: x.log2()
     return lambda motion: sum(log2(1.0 + abs(motion - near).sum(-1)) for near in around) / len(around)
 
 
-def bits(around, middle) -> Callable:
-    """What vectors (..., 2) take between neighbours whose median is `middle`, (...), by `DEPARTURE` and `DISTANCE`."""
-    context = spread_context(*around)
+def bits(blocks, around, vectors) -> Callable:
+    """What vectors (..., 2) take between such neighbours, (...), by `DEPARTURE` and `DISTANCE`."""
+    context, middle = spread_context(*around), median(*around)
     first, further = (like(constant, 1.0 * middle)[context] for constant in (DEPARTURE, DISTANCE))
     return lambda motion: (first + further * abs(motion - middle)).clip(max=DEAREST).sum(-1)
 

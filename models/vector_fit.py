@@ -55,7 +55,7 @@ def samples(fields: Iterable[tuple[np.ndarray, vectors.Past]]) -> tuple[Tensor, 
     inputs, steps = [], []
     for field, past in fields:
         for group in order(*field.shape[:2]):
-            told, found = vectors.Told(group, field, past), field[group.place]
+            told, found = vectors.Told.of_group(group, field, past), field[group.place]
             for component, rows in enumerate((None, found[:, 0])):
                 inputs.append(told.of(component, rows).astype(np.int8))
                 steps.append(found[:, component] - told.middle[:, component])

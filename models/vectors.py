@@ -75,36 +75,42 @@ class Expected(NamedTuple):
 
 
 class Told:
-    """What the network is told of the vectors of a group.
+    """What the network is told of vectors that are coded together.
+
+    Args:
+        known: their neighbours (4, n, 2).
+        before: the vectors of the frame before at the same places.
+        own: those of the frame before at the places of the vectors themselves, (n, 2).
+        skip, activity: as in `Past`, (n,).
+        distance, straight: as in `pixa.models.motion.Group`; without neighbours the distance is 0.
 
     Attributes:
         middle: of the neighbours, (n, 2).
         inputs: (INPUTS, n, 2), the last of which is to be filled in for columns.
     """
 
-    def __init__(self, group: Group, field: np.ndarray, past: Past):
-        """`field` (h, w, 2) holds the groups before."""
-        count = len(group.place[0])
-        if group.distance:
-            known, before = group.known(field), group.known(past.field)
-            self.middle = median(*known)
-            known, before = known - self.middle, before - self.middle
-        else:
-            self.middle, known, before = np.zeros((1, 2), int), *(np.zeros((4, 1, 2), int),) * 2
-        own = (past.field[group.place] - self.middle)[None]
+    def __init__(self, known, before, own, skip, activity, level: int, distance: int, straight: bool):
+        self.middle = median(*known)
+        known, before, own = known - self.middle, before - self.middle, (own - self.middle)[None]
         middle = self.middle[None]
         signed = np.concatenate([known, own, before, own - before, known - before, -middle])
         sizes = np.abs(np.concatenate([known, own, middle]))[..., ::-1]
-        at = np.zeros((INPUTS - len(signed) - len(sizes), count, 2), int)
-        at[0] = 16 * past.skip[group.place][:, None]
-        at[1] = SIZES[past.activity[group.place].astype(int).clip(max=NARROW)][:, None]
-        at[2] = past.level // 8
-        if group.distance:
-            at[3 + DISTANCES.index(min(group.distance, DISTANCES[-1]))] = 16
-        at[7] = 16 * group.straight
-        at[8, :, 1] = 16
+        rest = np.zeros((INPUTS - len(signed) - len(sizes), *self.middle.shape), int)
+        rest[0], rest[1] = 16 * skip[:, None], SIZES[activity.clip(max=NARROW)][:, None]
+        rest[2], rest[7], rest[8, :, 1] = level // 8, 16 * straight, 16
+        if distance:
+            rest[3 + DISTANCES.index(min(distance, DISTANCES[-1]))] = 16
         told = STEPS[np.concatenate([signed, sizes]).clip(-NARROW, NARROW) + NARROW]
-        self.inputs = np.concatenate([told, at]).clip(-INPUT_MAX, INPUT_MAX)
+        self.inputs = np.concatenate([told, rest]).clip(-INPUT_MAX, INPUT_MAX)
+
+    @classmethod
+    def of_group(cls, group: Group, field: np.ndarray, past: Past) -> Told:
+        """Of a group of a field (h, w, 2) that holds the groups before."""
+        at, nothing = group.place, np.zeros((4, 1, 2), int)
+        known, before = (group.known(each) if group.distance else nothing for each in (field, past.field))
+        return cls(
+            known, before, past.field[at], past.skip[at], past.activity[at], past.level, group.distance, group.straight
+        )
 
     def of(self, component: int, rows: np.ndarray | None = None) -> np.ndarray:
         """Inputs (n, INPUTS) of a component, with the rows (n,) of the vectors for columns."""
@@ -163,7 +169,7 @@ def coded(field: np.ndarray, past: Past, net: VectorNet) -> list[tuple[np.ndarra
     """The (symbols, tables) of a field (h, w, 2) of vectors."""
     groups = []
     for group in order(*field.shape[:2]):
-        told, vectors = Told(group, field, past), field[group.place]
+        told, vectors = Told.of_group(group, field, past), field[group.place]
         for component, rows in enumerate((None, vectors[:, 0])):
             expected = net.expected(told, component, rows)
             groups.append((expected.symbols(vectors[:, component]), expected.tables))
@@ -174,9 +180,43 @@ def decoded(decode: Callable[[np.ndarray], np.ndarray], past: Past, net: VectorN
     """The field (h, w, 2), int32, whose symbols `decode` gives for their tables."""
     field = np.zeros((*past.skip.shape, 2), np.int32)
     for group in order(*past.skip.shape):
-        told, rows = Told(group, field, past), None
+        told, rows = Told.of_group(group, field, past), None
         for component in range(2):
             expected = net.expected(told, component, rows)
             rows = expected.vectors(decode(expected.tables))
             field[(*group.place, component)] = rows
     return field
+
+
+class Prices:
+    """Bits of vectors as the network expects them between neighbours in the same row and column, for a search.
+
+    Args:
+        past: of the tile; where it is skipped is not known yet, and taken for nowhere.
+    """
+
+    def __init__(self, net: VectorNet, tables: Tables, past: Past):
+        self.net, self.past = net, past
+        own = tables.frequencies[FIRST_TABLE : FIRST_TABLE + KINDS * SCALES]
+        self.bits = np.log2(np.float32(2**24) / np.array(own, np.float32))
+
+    def __call__(self, blocks: np.ndarray, around: list, vectors: np.ndarray) -> Callable:
+        """Of blocks (K,) of the tile laid flat, with the four vectors (K, 2) around each and those they have now.
+
+        Returns:
+            A function of vectors (K, 2), which gives (K,) bits.
+        """
+        past, (height, width) = self.past, self.past.skip.shape
+        row, column = blocks // width, blocks % width
+        ways = [((row + way).clip(0, height - 1), column) for way in (-1, 1)]
+        ways += [(row, (column + way).clip(0, width - 1)) for way in (-1, 1)]
+        before, own = np.stack([past.field[way] for way in ways]), past.field[row, column]
+        at = past.skip[row, column], past.activity[row, column]
+        told = Told(np.stack(around), before, own, *at, past.level, distance=1, straight=True)
+        expected = [self.net.expected(told, component, vectors[:, 0]) for component in range(2)]
+
+        def price(candidates: np.ndarray) -> np.ndarray:
+            symbols = (each.symbols(candidates[:, i]).clip(-LIMIT, LIMIT) for i, each in enumerate(expected))
+            return sum(self.bits[e.tables - FIRST_TABLE, s + LIMIT] for e, s in zip(expected, symbols, strict=True))
+
+        return price
