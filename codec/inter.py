@@ -95,12 +95,9 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
         (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
     """
     picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
-    known, prices = past["past_field"], None
-    if nets.vectors:
-        nothing = np.zeros(known.shape[:2], bool)
-        prices = vectors.Prices(nets.vectors, nets.tables, vectors.Past(known, nothing, past_activity(past), level))
-    worth = WORTH * (255 * float(step.mean())) ** 2
-    field = search(picture, before, worth, nets.taps, prices, known[None])[0].astype(np.int32)
+    told, worth = past["past_field"], WORTH * (255 * float(step.mean())) ** 2
+    prices = nets.vectors and vectors.Prices(nets.vectors, nets.tables, told, past_activity(past), level)
+    field = search(picture, before, worth, nets.taps, prices, told[None])[0].astype(np.int32)
     if stays(nets):
         skip = motion.skip(y, past["past_hat_1"], step, picture / 255, before / 255)[0]
         field *= ~skip[..., None]

@@ -32,7 +32,7 @@ from pixa.models.stem_run import coded_groups, motion_symbols
 from pixa.models.vector_fit import fit
 
 CROPS, CROP = 600, 256
-GROUPS, FRAMES = 80, 5
+GROUPS, FRAMES = 150, 5
 
 
 def bias_of(scale: Network) -> str:
@@ -256,9 +256,10 @@ def main() -> None:
     if args.calibrate and args.intra:
         clips = Clips([Path(path) for path in args.calibrate], FRAMES, CROP)
         intra = load_model(args.weights / args.intra, "cpu")
-        coded = list(coded_groups(model, intra, clips, args.held_out, GROUPS, FRAMES, CROP))
         model.continue_tables(model.tables)
-        model.vectors = fit(model.config.vectors, [found for _, found in coded])
+        for priced in (False, True):  # the second time as an encoder finds them, by what the first has taught
+            coded = list(coded_groups(model, intra, clips, args.held_out, GROUPS, FRAMES, CROP, priced))
+            model.vectors = fit(model.config.vectors, [found for _, found in coded])
         for out, found in coded:
             out["symbols"]["motion"], out["indexes"]["motion"] = motion_symbols(*found, model)
         model.set_tables(calibrated_tables(model.tables, (out for out, _ in coded)))

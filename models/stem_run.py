@@ -58,11 +58,15 @@ class StemRunConfig(TrainConfig):
 
 
 class Group:
-    """A group of frames (B, 3, H, W) in [0, 1], sides multiples of 64, coded frame by frame."""
+    """A group of frames (B, 3, H, W) in [0, 1], sides multiples of 64, coded frame by frame.
 
-    def __init__(self, intra: Backbone, x: Tensor, level: Tensor):
-        """Code the key frame."""
-        self.intra = intra
+    Args:
+        x, level: the key frame.
+        priced: search for motion as an encoder does, by what the network of the model expects; for a single sample.
+    """
+
+    def __init__(self, intra: Backbone, x: Tensor, level: Tensor, priced: bool = False):
+        self.intra, self.priced = intra, priced
         with torch.no_grad():
             y = intra.analyse(x)
             coded = intra.code(y, intra.hyper(y, level), level)
@@ -79,7 +83,7 @@ class Group:
         with torch.no_grad():
             step = model.log_step(level).exp()
             worth = WORTH * (255 * step.mean((1, 2, 3))[:, None, None]) ** 2
-            self.field = search(integers(x), shown, worth, model.config.taps)
+            self.field = self.found(integers(x), shown, worth, model)
             moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field, model.config.taps)
             moved = moved.clamp(0, 255).round() / 255
         predicted = model.predict(moved, level)
@@ -87,6 +91,15 @@ class Group:
             pictures = (picture.permute(0, 2, 3, 1) for picture in (x, moved))
             self.skip = motion.skip(model.as_decoded(model.analyse(x), level), predicted, step, *pictures)[:, None]
         return Past(moved, predicted, self.skip, self.out["y_hat"].detach(), torch.cat(self.magnitudes, 1))
+
+    def found(self, picture: Tensor, shown: Tensor, worth: Tensor, model: Stem) -> Tensor:
+        """The motion (B, h, w, 2) from frames to what was shown of those before, (B, H, W, 3) integers."""
+        if not self.priced:
+            return search(picture, shown, worth, model.config.taps)
+        net, (activity,) = vectors.VectorNet(model.vectors.arrays()), self.activity.int().numpy()
+        prices = vectors.Prices(net, model.tables, self.before[0].numpy(), activity, int(self.level))
+        arrays = (part.numpy() for part in (picture, shown, worth))
+        return torch.from_numpy(search(*arrays, model.config.taps, prices, self.before.numpy()))
 
     def motion(self) -> tuple[np.ndarray, vectors.Past]:
         """That of the only sample (h, w, 2), and what is known before it."""
@@ -121,15 +134,18 @@ def motion_symbols(field: np.ndarray, past: vectors.Past, model: Stem) -> tuple[
 
 @torch.no_grad()
 def coded_groups(
-    model: Stem, intra: Backbone, clips: Clips, held_out: int, groups: int, frames: int, size: int
+    model: Stem, intra: Backbone, clips: Clips, held_out: int, groups: int, frames: int, size: int, priced: bool = False
 ) -> Iterator[tuple[dict, tuple[np.ndarray, vectors.Past]]]:
-    """What the model makes of the frames but the first of random groups at random levels, each with its motion."""
+    """What the model makes of the frames but the first of random groups at random levels, each with its motion.
+
+    `priced` is as in `Group`.
+    """
     model.eval()
     generator = torch.Generator().manual_seed(1)
     for _ in range(groups):
         x = clips.batch(1, frames, size, held_out, generator)
         level = torch.randint(0, LEVELS, (1,), generator=generator)
-        group = Group(intra.eval(), x[:, 0], level)
+        group = Group(intra.eval(), x[:, 0], level, priced)
         for frame in x[:, 1:].unbind(1):
             out = group.follow(model(frame, level, group.past(frame, level, model)))
             yield out, group.motion()

@@ -192,11 +192,11 @@ class Prices:
     """Bits of vectors as the network expects them between neighbours in the same row and column, for a search.
 
     Args:
-        past: of the tile; where it is skipped is not known yet, and taken for nowhere.
+        before, activity, level: as in `Past`; where the tile is skipped is not known yet, and taken for nowhere.
     """
 
-    def __init__(self, net: VectorNet, tables: Tables, past: Past):
-        self.net, self.past = net, past
+    def __init__(self, net: VectorNet, tables: Tables, before: np.ndarray, activity: np.ndarray, level: int):
+        self.net, self.past = net, Past(before, np.zeros(activity.shape, bool), activity, level)
         own = tables.frequencies[FIRST_TABLE : FIRST_TABLE + KINDS * SCALES]
         self.bits = np.log2(np.float32(2**24) / np.array(own, np.float32))
 
