@@ -33,7 +33,7 @@ class Vectors(nn.Module):
     @torch.no_grad()
     def arrays(self) -> dict[str, np.ndarray]:
         """The integers of the layers, as `vectors.VectorNet` takes them."""
-        pairs = {name: self.get_submodule(name).integers() for name in vectors.LAYERS}
+        pairs = {name: self.get_submodule(name).integers() for name in vectors.RESCALE}
         return {
             f"vectors_{name}_{kind}": values.numpy().astype(dtype)
             for name, pair in pairs.items()

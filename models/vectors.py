@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pixa.bitstream.tables import Tables, integer_frequencies
-from pixa.models.motion import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, median, motion_tables, order
+from pixa.models.motion import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, motion_tables, order
 
-LAYERS = ("first", "second", "mean", "scale")
-RESCALE = {"first": 5, "second": 6, "mean": 6, "scale": 6}  # bits by which sums are shifted down
+RESCALE = {"first": 5, "second": 6, "mean": 6, "scale": 6}  # bits by which the sums of the layers are shifted down
 INPUTS = 34
-INPUT_BITS, INPUT_MAX = 3, 127
+INPUT_BITS = 3
 MEANS, MEAN_MAX = 16, 2047  # parts of a step, and the largest number of them
 NEAR = (2, 5)  # parts from a whole step: the upper ends of the kinds of tables but the last
 KINDS = len(NEAR) + 1
@@ -31,7 +30,7 @@ SMALLEST, LARGEST = 0.12, 60.0  # scales of Laplace distributions that tables st
 FLOOR = 1e-4  # probability of what these do not expect, falling off with the distance
 LIMIT = REACH - 1  # of these tables
 DISTANCES = (1, 2, 4, 8)  # to the neighbours, that are told apart; further ones are taken for 8
-NARROW = 4 * REACH  # what is told is between these
+LARGEST_STEP = 4 * REACH  # between vectors, more than there is; what is told of activity ends here, too
 
 
 def octaves(n: int) -> int:
@@ -40,8 +39,8 @@ def octaves(n: int) -> int:
     return 8 * exponent + ((n + 1) << 3 >> exponent) - 8
 
 
-SIZES = np.array([octaves(n) for n in range(NARROW + 1)])
-STEPS = np.concatenate([-SIZES[:0:-1], SIZES])  # of -NARROW to NARROW
+SIZES = np.array([octaves(n) for n in range(LARGEST_STEP + 1)])
+STEPS = np.concatenate([-SIZES[:0:-1], SIZES])  # of -LARGEST_STEP to LARGEST_STEP
 
 
 class Past(NamedTuple):
@@ -90,18 +89,17 @@ class Told:
     """
 
     def __init__(self, known, before, own, skip, activity, level: int, distance: int, straight: bool):
-        self.middle = median(*known)
+        self.middle = (known.sum(0) - known.max(0) - known.min(0)) // 2
         known, before, own = known - self.middle, before - self.middle, (own - self.middle)[None]
         middle = self.middle[None]
         signed = np.concatenate([known, own, before, own - before, known - before, -middle])
         sizes = np.abs(np.concatenate([known, own, middle]))[..., ::-1]
         rest = np.zeros((INPUTS - len(signed) - len(sizes), *self.middle.shape), int)
-        rest[0], rest[1] = 16 * skip[:, None], SIZES[activity.clip(max=NARROW)][:, None]
+        rest[0], rest[1] = 16 * skip[:, None], SIZES[np.minimum(activity, LARGEST_STEP)][:, None]
         rest[2], rest[7], rest[8, :, 1] = level // 8, 16 * straight, 16
         if distance:
             rest[3 + DISTANCES.index(min(distance, DISTANCES[-1]))] = 16
-        told = STEPS[np.concatenate([signed, sizes]).clip(-NARROW, NARROW) + NARROW]
-        self.inputs = np.concatenate([told, rest]).clip(-INPUT_MAX, INPUT_MAX)
+        self.inputs = np.concatenate([STEPS[np.concatenate([signed, sizes]) + LARGEST_STEP], rest])
 
     @classmethod
     def of_group(cls, group: Group, field: np.ndarray, past: Past) -> Told:
@@ -115,25 +113,30 @@ class Told:
     def of(self, component: int, rows: np.ndarray | None = None) -> np.ndarray:
         """Inputs (n, INPUTS) of a component, with the rows (n,) of the vectors for columns."""
         if component:
-            self.inputs[-1, :, 1] = SIZES[np.abs(rows - self.middle[:, 0]).clip(max=NARROW)]
+            self.inputs[-1, :, 1] = SIZES[np.abs(rows - self.middle[:, 0])]
         return self.inputs[:, :, component].T
 
 
 class VectorNet:
-    """The network, from the integers of its layers; weights (C_out, C_in)."""
+    """The network, from the integers of its layers; weights (C_out, C_in).
+
+    Attributes:
+        layers: (weight (C_in, C_out), bias (C_out,)) such that floor(x @ weight + bias) is what a layer makes of x.
+    """
 
     def __init__(self, arrays: dict[str, np.ndarray]):
-        self.layers = {
-            name: (
-                arrays[f"vectors_{name}_weight"].T.astype(np.float32),
-                arrays[f"vectors_{name}_bias"].astype(np.float32),
-            )
-            for name in LAYERS
-        }
+        self.layers = {}
+        for name, shift in RESCALE.items():
+            weight, bias = (arrays[f"vectors_{name}_{kind}"].T.astype(np.float32) for kind in ("weight", "bias"))
+            self.layers[name] = weight * np.float32(2.0**-shift), (bias + 2 ** (shift - 1)) * np.float32(2.0**-shift)
 
     def layer(self, name: str, x: np.ndarray, low: int, high: int) -> np.ndarray:
         weight, bias = self.layers[name]
-        return np.floor((x @ weight + bias) * np.float32(2.0 ** -RESCALE[name]) + np.float32(0.5)).clip(low, high)
+        x = x @ weight
+        x += bias
+        np.floor(x, out=x)
+        np.maximum(x, low, out=x)
+        return np.minimum(x, high, out=x)
 
     def expected(self, told: Told, component: int, rows: np.ndarray | None = None) -> Expected:
         """See `Told.of`."""
@@ -148,8 +151,9 @@ def placed(mean: np.ndarray, scale: np.ndarray, middle: np.ndarray) -> Expected:
     """What a mean (n,) in sixteenths of a step from the middle and a scale (n,) say."""
     shift = (mean + MEANS // 2) // MEANS
     beside = mean - MEANS * shift
-    kind = np.searchsorted(NEAR, np.abs(beside))
-    return Expected(middle + shift, np.where(beside < 0, -1, 1), (FIRST_TABLE + KINDS * scale + kind).astype(np.uint8))
+    size = np.abs(beside)
+    tables = FIRST_TABLE + KINDS * scale + (size > NEAR[0]) + (size > NEAR[1])
+    return Expected(middle + shift, 1 - 2 * (beside < 0), tables.astype(np.uint8))
 
 
 def vector_tables() -> Tables:
