@@ -36,7 +36,7 @@ SMOOTH = 8.0  # how much dearer than bits the search takes it to depart from any
 # Then what bits weigh, each block with regard to its neighbours: a field that starts smooth and comes loose where that
 # pays ends with fewer bits than one that starts with the best vector of every block.
 SWEEPS = 4.0, 3.0, 2.0, 1.5, 1.0, 1.0
-FITS = 2  # sweeps that know what neighbours predict
+FITS = 3  # sweeps that know what neighbours predict
 DEPARTURE, DISTANCE = np.log2((1 + RATES) / (1 - RATES)), -np.log2(RATES)  # bits: -log2 of a table's mass at d steps
 DEAREST = 9.0  # bits that a component of a vector is taken to cost at most
 AROUND = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)])

@@ -540,13 +540,14 @@ class TestTrainer:
         start = restore(folder / "fast.test").state_dict()
         assert not torch.equal(state["model"]["g_s.head.pointwise.weight"], start["g_s.head.pointwise.weight"])
 
-    def test_tables_are_fitted_to_groups(self, clips, folder, stem):
+    @pytest.mark.parametrize("priced", [False, True])
+    def test_tables_are_fitted_to_groups(self, clips, folder, stem, priced):
         from pixa.datasets.clips import Clips
         from pixa.models.calibrate import calibrated_tables
         from pixa.models.stem_run import coded_groups, motion_symbols
 
         clips = Clips([clips], 3, 64)
-        coded = list(coded_groups(stem, restore(folder / "fast.test"), clips, 0, 3, 3, 64))
+        coded = list(coded_groups(stem, restore(folder / "fast.test"), clips, 0, 3, 3, 64, priced))
         outs = [out for out, _ in coded]
         assert len(outs) == 6 and all(out["symbols"].keys() == {"y", "z"} for out in outs)
         for out, found in coded:
