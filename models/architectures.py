@@ -75,7 +75,7 @@ MLIC = Architecture(
 STEM = Architecture(
     "stem",
     "stem",
-    "the frames of a video between key frames of `fast`: block motion, residual latents, scales that see past symbols",
+    "the frames of a video between key frames: block motion, residual latents, scales that see past symbols",
     Stem,
     StemConfig,
     stem_graphs.scales,

@@ -13,20 +13,16 @@ import numpy as np
 
 from pixa.models.motion import BLOCK, FADE, UNIT, like, places
 
-SHORT = np.array([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]], np.float32) / 64
-LONG = (
-    np.array(
-        [
-            [0, 0, 0, 64, 0, 0, 0, 0],
-            [-1, 4, -10, 58, 17, -5, 1, 0],
-            [-1, 4, -11, 40, 40, -11, 4, -1],
-            [0, 1, -5, 17, 58, -10, 4, -1],
-        ],
-        np.float32,
-    )
-    / 64
+SHORT = np.float32([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]])
+LONG = np.float32(
+    [
+        [0, 0, 0, 64, 0, 0, 0, 0],
+        [-1, 4, -10, 58, 17, -5, 1, 0],
+        [-1, 4, -11, 40, 40, -11, 4, -1],
+        [0, 1, -5, 17, 58, -10, 4, -1],
+    ]
 )
-TAPS = {4: SHORT, 8: LONG}  # weights by phase, a quarter of a pixel each, of the pixels around
+TAPS = {4: SHORT / 64, 8: LONG / 64}  # weights by phase, a quarter of a pixel each, of the pixels around
 SPAN = BLOCK + FADE  # that a vector predicts
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
 

@@ -179,7 +179,7 @@ class StemRun(Run):
         else:
             names = {field.name for field in fields(StemConfig)} & {field.name for field in fields(self.intra.config)}
             widths = {name: getattr(self.intra.config, name) for name in names}
-        widths |= {"planes": PLANES, "taps": TAPS, "vectors": VECTORS}
+        widths |= {"planes": PLANES, "taps": TAPS, "vectors": widths.get("vectors") or VECTORS}
         model = make("stem", widths, mixed="cuda" in self.device).to(self.device)
         if not config.start:
             model.follow(self.intra)

@@ -534,6 +534,13 @@ class TestTrainer:
         refused = subprocess.run(command, capture_output=True, text=True)
         assert refused.returncode == 2 and "--intra" in refused.stderr
 
+    def test_goes_on_from_trained_weights(self, clips, folder, stem, tmp_path):
+        assert self.run(clips, folder, tmp_path / "run", "--minutes", "0", "--start", str(folder / "stem.test")) == 0
+        state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+        assert state["model_config"] == stem.config.as_dict()
+        for name, value in stem.state_dict().items():
+            torch.testing.assert_close(state["model"][name], value, rtol=2e-3, atol=2e-2, msg=name)
+
     def test_transforms_can_be_trained_too(self, clips, folder, tmp_path):
         assert self.run(clips, folder, tmp_path / "run", "--minutes", "0.01", "--transforms") == 0
         state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
