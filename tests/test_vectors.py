@@ -52,14 +52,15 @@ class TestCost:
         field, skip = np.full((*SIZE, 2), (5, -31), np.int32), np.zeros(SIZE, bool)
         one = 0 * field
         one[6:12, 8:14] = (9, 20)
-        assert self.size(nets, field, skip, 0 * field) < 40
-        assert self.size(nets, 0 * field, ~skip, 0 * field) < 40
-        assert self.size(nets, 0 * field, skip, 0 * field) + 20 < self.size(nets, one, skip, 0 * field) < 160
+        assert self.size(nets, 0 * field, ~skip, 0 * field) < 12
+        assert self.size(nets, field, skip, field) < 50
+        assert self.size(nets, field, skip, 0 * field) < 130
+        assert self.size(nets, 0 * field, skip, 0 * field) + 20 < self.size(nets, one, skip, 0 * field) < 80
 
     def test_what_goes_on_moving_costs_less_than_what_begins_to(self, nets):
         field, skip = np.zeros((*SIZE, 2), np.int32), np.zeros(SIZE, bool)
         field[6:12, 8:14], field[2:4, 3:7] = (9, 20), (-3, 6)
-        assert self.size(nets, field, skip, field) < 0.6 * self.size(nets, field, skip, 0 * field)
+        assert self.size(nets, field, skip, field) < 0.75 * self.size(nets, field, skip, 0 * field)
 
 
 class TestNetwork:
