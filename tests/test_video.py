@@ -198,9 +198,9 @@ class Predicting:
     @classmethod
     def encode_tile(cls, y, level, nets, trade=False, past=None):
         assert past["picture"].shape == past["past_picture"].shape == (16 * y.shape[1], 16 * y.shape[2], 3)
-        payload, y_hat, symbols, bypass = latents.encode_tile(y - past["past_hat_1"][0], level, nets, trade)
+        payload, y_hat, *told = latents.encode_tile(y - past["past_hat_1"][0], level, nets, trade)
         seen = zlib.crc32(past["past_picture"].tobytes()).to_bytes(4, "little")
-        return cls.mark(past) + seen + payload, y_hat + past["past_hat_1"][0], symbols, bypass
+        return cls.mark(past) + seen + payload, y_hat + past["past_hat_1"][0], *told
 
     class TileSymbols(latents.TileSymbols):
         def __init__(self, payload, channels, height, width, level, nets, past):
