@@ -115,11 +115,11 @@ def choose(condition, yes, no):
 
 
 def lowest(a, b):
-    return choose(a < b, a, b)
+    return np.minimum(a, b) if isinstance(a, np.ndarray) else a.minimum(b)
 
 
 def highest(a, b):
-    return choose(a < b, b, a)
+    return np.maximum(a, b) if isinstance(a, np.ndarray) else a.maximum(b)
 
 
 def median(a, b, c, d):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pixa.bitstream.tables import Tables, integer_frequencies
-from pixa.models.motion import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, motion_tables, order
+from pixa.models.motion import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, median, motion_tables, order
 
 RESCALE = {"first": 5, "second": 6, "mean": 6, "scale": 6}  # bits by which the sums of the layers are shifted down
 INPUTS = 34
@@ -89,7 +89,7 @@ class Told:
     """
 
     def __init__(self, known, before, own, skip, activity, level: int, distance: int, straight: bool):
-        self.middle = (known.sum(0) - known.max(0) - known.min(0)) // 2
+        self.middle = median(*known)
         known, before, own = known - self.middle, before - self.middle, (own - self.middle)[None]
         middle = self.middle[None]
         signed = np.concatenate([known, own, before, own - before, known - before, -middle])
