@@ -14,7 +14,8 @@ from pixa.models import checkpoint
 from pixa.models.architectures import make
 from pixa.models.backbone import TRANSFORMS, Backbone
 from pixa.models.checkerboard import Checkerboard
-from pixa.models.evaluate import evaluate, rd_loss
+from pixa.models.evaluate import bits_per_pixel, evaluate, rd_loss
+from pixa.models.eye_loss import EyeLoss
 from pixa.models.fast import Fast
 from pixa.models.grow import grow
 from pixa.models.layers import LEVELS
@@ -36,6 +37,8 @@ class ImageConfig(TrainConfig):
         balance: the loss of a level is weighted by lambda**-balance, so that high rates do not drown low ones.
         wake: give hidden units of the starting weights that never fire new ones.
         cached: crops whose latents are computed once and kept; then the entropy model alone is trained, on them.
+        tune: what distortion is, `psnr` (squared error) or `eye` (`pixa.models.eye_loss`).
+        lpips_backbone: SqueezeNet 1.1 for the tune `eye`.
     """
 
     without: tuple[str, ...] = field(default=(), metadata={"choices": CONTEXTS})
@@ -43,6 +46,8 @@ class ImageConfig(TrainConfig):
     balance: float = 0.35
     wake: bool = False
     cached: int = 0
+    tune: str = field(default="psnr", metadata={"choices": ("psnr", "eye")})
+    lpips_backbone: str = ""
 
 
 class EntropyModel(nn.Module):
@@ -73,6 +78,7 @@ class ImageRun(Run):
         self.pictures = Pictures(list(config.data), config.crop).to(self.device)
         if len(self.pictures) <= config.held_out:
             raise ValueError(f"{len(self.pictures)} pictures are not more than the {config.held_out} held out")
+        self.eye = EyeLoss(Path(config.lpips_backbone)).to(self.device) if config.tune == "eye" else None
         if self.rank == 0:
             print(f"{len(self.pictures)} pictures, {self.pictures.skipped} skipped", flush=True)
 
@@ -116,6 +122,13 @@ class ImageRun(Run):
             parts = [self.model.analyse(self.draw(16)).half() for _ in range(-(-self.config.cached // 16))]
         return torch.cat(parts)
 
+    def cost(self, x: Tensor, level: Tensor) -> Tensor:
+        """Rate and weighted distortion (B,) in bits a pixel, of pictures (B, 3, H, W) at levels (B,)."""
+        if self.eye is None:
+            return rd_loss(self.network, x, level)[0]
+        out = self.network(x, level)
+        return bits_per_pixel(out) + self.eye(x, out["x_hat"], level)
+
     def objective(self) -> Tensor:
         config = self.config
         level = torch.randint(0, LEVELS, (config.batch,), generator=self.generator, device=self.device)
@@ -124,8 +137,8 @@ class ImageRun(Run):
             loss = self.network(self.latents[own].float(), level) / config.crop**2
         else:
             x = self.draw(config.batch).contiguous(memory_format=torch.channels_last)
-            loss, _, _ = rd_loss(self.network, x, level)
+            loss = self.cost(x, level)
         return (loss * rd_lambda(level.float()).div(rd_lambda(LEVELS // 2)).pow(-config.balance)).mean()
 
     def evaluate(self) -> dict:
-        return evaluate(self.model, self.pictures, self.config.held_out)
+        return evaluate(self.model, self.pictures, self.config.held_out, self.eye)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pixa.models import checkpoint
 from pixa.models.exact import Exact
+from pixa.models.layers import LevelVector
 from pixa.models.optim import Muon
 
 ALIGN = 64  # pixels that the sides of a crop are multiples of: those of a hyper-latent position
@@ -33,6 +34,7 @@ class TrainConfig:
         muon_max: matrices up to this smaller dimension are trained by Muon, which costs too much on larger ones.
         bias_share: of the learning rate, that biases of float layers move with. Signals there are a few hundredths
             large, so biases that move as weights do can carry whole layers of units to where they never fire again.
+        level_share: the same for the vectors of the quality levels, few numbers that decide where bits go.
         held_out: samples at the start of the data that are only evaluated on.
         compile: let torch compile the model, worth its minute on a GPU.
     """
@@ -45,6 +47,7 @@ class TrainConfig:
     muon_max: int = 128
     lr: float = 1.5e-3
     bias_share: float = 1.0
+    level_share: float = 1.0
     warmup: int = 100
     batch: int = 8
     crop: int = 192
@@ -59,13 +62,15 @@ class TrainConfig:
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the convolutions and Adam for the rest."""
-    matrices, biases, others = [], [], []
+    matrices, biases, levels, others = [], [], [], []
     for module in model.modules():
         for name, p in module.named_parameters(recurse=False):
             matrix = p.ndim == 2 and name != "anchors" and min(p.shape) <= config.muon_max
             bias = name == "bias" and not isinstance(module, Exact)
-            (matrices if matrix else biases if bias else others).append(p)
+            vector = isinstance(module, LevelVector)
+            (matrices if matrix else biases if bias else levels if vector else others).append(p)
     groups = [{"params": others}] + [{"params": biases, "share": config.bias_share}] * bool(biases)
+    groups += [{"params": levels, "share": config.level_share}] * bool(levels)
     adam = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.98), foreach=True)
     return ([Muon(matrices, lr=config.lr)] if matrices else []) + [adam]
 
