@@ -11,7 +11,7 @@ import importlib.util
 import io
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -70,19 +70,29 @@ class PillowCodec:
     """A format that Pillow writes, by itself (`feature`) or through a plugin module (`plugin`, `package`).
 
     Attributes:
+        template: the description, with the names of `options` in braces.
         options: arguments of `Image.save` that are always the same.
         quality_option: the argument that carries the quality.
+        speed: the option that `NAME@NUMBER` sets, such as "speed" or "effort".
     """
 
     format: str
-    description: str
+    template: str
     qualities: tuple[float, ...]
     options: dict = field(default_factory=dict)
     quality_option: Callable[[float], dict] = whole_quality
     feature: str = ""
     plugin: str = ""
     package: str = ""
+    speed: str = ""
     trained = True
+
+    @property
+    def description(self) -> str:
+        return self.template.format(**self.options)
+
+    def at_speed(self, number: int) -> PillowCodec:
+        return replace(self, options=self.options | {self.speed: number})
 
     @property
     def version(self) -> str:
@@ -167,18 +177,30 @@ def pixa_codecs() -> dict[str, PixaCodec]:
     return {f"pixa:{entry.name}": PixaCodec(entry.name) for entry in list_models() if not entry.intra}
 
 
+def avif(tune: str) -> PillowCodec:
+    """AVIF of libaom, tuned for the eye (`iq`, what libavif takes by itself for still pictures) or for `psnr`."""
+    return PillowCodec(
+        format="AVIF",
+        template=f"AVIF, speed {{speed}}, 4:4:4, tune={tune}",
+        qualities=(2, 8, 14, 20, 27, 34, 41, 48, 55, 62, 69, 76, 83),
+        options={"speed": 6, "subsampling": "4:4:4", "codec": "aom", "advanced": {"tune": tune}},
+        feature="avif",
+        speed="speed",
+    )
+
+
 CODECS: dict[str, Codec] = {
     **pixa_codecs(),
     "jpeg": PillowCodec(
         format="JPEG",
-        description="JPEG, 4:2:0, optimised Huffman tables",
+        template="JPEG, 4:2:0, optimised Huffman tables",
         qualities=(4, 7, 11, 16, 23, 32, 42, 54, 66, 76, 84, 89, 92),
         options={"subsampling": "4:2:0", "optimize": True},
         feature="jpg",
     ),
     "jpeg2000": PillowCodec(
         format="JPEG2000",
-        description="JPEG 2000, 9/7 wavelet, quality is bits a pixel",
+        template="JPEG 2000, 9/7 wavelet, quality is bits a pixel",
         qualities=(0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.3, 1.7, 2.2),
         options={"quality_mode": "rates", "irreversible": True, "mct": 1},
         quality_option=bits_per_pixel,
@@ -186,22 +208,20 @@ CODECS: dict[str, Codec] = {
     ),
     "webp": PillowCodec(
         format="WEBP",
-        description="WebP, method 6",
+        template="WebP, method {method}",
         qualities=(0, 1, 3, 7, 13, 22, 34, 48, 62, 74, 80, 85, 90),
         options={"method": 6},
+        speed="method",
         feature="webp",
     ),
-    "avif": PillowCodec(
-        format="AVIF",
-        description="AVIF, speed 6, 4:4:4",
-        qualities=(2, 8, 14, 20, 27, 34, 41, 48, 55, 62, 69, 76, 83),
-        options={"speed": 6, "subsampling": "4:4:4"},
-        feature="avif",
-    ),
+    "avif": avif("iq"),
+    "avif-psnr": avif("psnr"),
     "jxl": PillowCodec(
         format="JXL",
-        description="JPEG XL, effort 7",
+        template="JPEG XL, effort {effort}",
         qualities=(1, 4, 8, 14, 22, 32, 43, 54, 65, 75, 82, 88),
+        options={"effort": 7},
+        speed="effort",
         plugin="pillow_jxl",
         package="pillow-jxl-plugin",
     ),
@@ -209,7 +229,8 @@ CODECS: dict[str, Codec] = {
 
 
 def find_codec(name: str) -> Codec:
-    """The codec called `name`: a key of `CODECS`, "pixa:MODEL[@EFFORT]" or "compressai:MODEL[@QUALITY]".
+    """The codec called `name`: a key of `CODECS`, for some with "@SPEED", "pixa:MODEL[@EFFORT]" or
+    "compressai:MODEL[@QUALITY]".
 
     Raises:
         UsageError: there is none, or CompressAI is not installed.
@@ -217,11 +238,15 @@ def find_codec(name: str) -> Codec:
     """
     if name in CODECS:
         return CODECS[name]
-    family, _, rest = name.partition(":")
-    model, _, number = rest.partition("@")
-    if family not in ("pixa", "compressai") or not (number or "0").isdecimal():
-        known = ", ".join([*CODECS, "pixa:MODEL@EFFORT", "compressai:MODEL@QUALITY"])
+    base, at, number = name.partition("@")
+    family, _, model = base.partition(":")
+    rival = CODECS.get(base)
+    dialled = family in ("pixa", "compressai") or bool(getattr(rival, "speed", ""))
+    if not dialled or (at and not number.isdecimal()):
+        known = ", ".join([*CODECS, "avif@SPEED", "pixa:MODEL@EFFORT", "compressai:MODEL@QUALITY"])
         raise UsageError(f"no codec is called {name!r}; there are {known}")
+    if rival and family != "pixa":
+        return rival.at_speed(int(number))
     if family == "pixa":
         find_model(model)
         return PixaCodec(model, int(number or 0))

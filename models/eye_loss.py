@@ -82,19 +82,25 @@ class EyeLoss(nn.Module):
 
     def __init__(self, backbone: Path):
         super().__init__()
-        self.lpips = load_lpips(backbone)
+        self.lpips = load_lpips(backbone).to(memory_format=torch.channels_last)
         position = torch.linspace(0, 1, ANCHORS)
         stretch = STRETCH[0] * (STRETCH[1] / STRETCH[0]) ** position
         logs = [(torch.tensor(LAMBDAS[name]) * stretch * share).log() for name, share in SHARES.items()]
         self.register_buffer("log_lambda", torch.stack(logs, 1), persistent=False)
 
-    def distortions(self, reference: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Every distortion (B,) of x, clipped to [0, 1], against a reference, both (B, 3, H, W)."""
+    def distortions(self, reference: Tensor, x: Tensor, part: int = 1) -> dict[str, Tensor]:
+        """Every distortion (B,) of x, clipped to [0, 1], against a reference, both (B, 3, H, W).
+
+        LPIPS, as costly as a model, is that of a random window of 1/`part` of the height and the width.
+        """
         clipped = x.clamp(0, 1)
+        height, width = (side // part for side in x.shape[2:])
+        top, left = (int(torch.randint(whole - side + 1, ())) for whole, side in zip(x.shape[2:], (height, width), strict=True))
+        window = (..., slice(top, top + height), slice(left, left + width))
         return {
             "ssimulacra2": weighted_errors(reference, clipped, whole=False, width_edge="reflect"),
             "ms_ssim": 1 - ms_ssim(reference, clipped),
-            "lpips": self.lpips(reference, clipped),
+            "lpips": self.lpips(reference[window], clipped[window]),
             "mse": 255**2 * (x - reference).square().mean((1, 2, 3)),
             "seams": seams(reference, clipped),
         }
@@ -110,4 +116,4 @@ class EyeLoss(nn.Module):
         return (torch.stack([terms[name] for name in SHARES], 1) * self.lambdas(level)).sum(1)
 
     def forward(self, reference: Tensor, x: Tensor, level: Tensor) -> Tensor:
-        return self.mix(self.distortions(reference, x), level)
+        return self.mix(self.distortions(reference, x, part=2), level)
