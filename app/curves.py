@@ -11,7 +11,8 @@ import numpy as np
 
 from pixa.errors import UsageError
 
-DISTANCES = {"ms-ssim-rgb": lambda x: 1 - x, "ms-ssim-y": lambda x: 1 - x, "lpips": lambda x: x}
+SIMILARITIES = dict.fromkeys(("ms-ssim-rgb", "ms-ssim-y"), lambda x: 1 - x)
+DISTANCES = SIMILARITIES | dict.fromkeys(("lpips", "vgg", "butteraugli"), lambda x: x)
 SMALLEST_DISTANCE = 1e-10
 Points = tuple[np.ndarray, np.ndarray]
 
@@ -65,8 +66,8 @@ class Curve:
     def points(self, metric: str) -> Points:
         """(bits a pixel, metric), both strictly rising: a point that a cheaper one equals is left out.
 
-        So is one that is not finite. MS-SSIM and LPIPS become decibels, -10 log10(1 - x) and -10 log10(x), as papers
-        plot the first: higher is better for every metric.
+        So is one that is not finite. MS-SSIM and distances become decibels, -10 log10(1 - x) and -10 log10(x), as
+        papers plot the first: higher is better for every metric but blockiness.
         """
         if not self.trained:
             return np.array([]), np.array([])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +21,10 @@ from pixa.errors import UsageError
 
 if TYPE_CHECKING:
     from pixa.models.lpips import LPIPS
+    from pixa.models.perceptual import VggDistance
 
-BACKBONE = "PIXA_LPIPS_BACKBONE"
+BACKBONE, VGG_BACKBONE = "PIXA_LPIPS_BACKBONE", "PIXA_VGG_BACKBONE"
+GRID = 8
 BT601 = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
@@ -111,6 +116,37 @@ def ssimulacra2(original: np.ndarray, decoded: np.ndarray) -> float:
     return float(compute_ssimulacra2(*files))
 
 
+def butteraugli(original: np.ndarray, decoded: np.ndarray) -> float:
+    """The 3-norm of Butteraugli (Alakuijala et al., 2017) at 80 nits, 0 for equal pictures, through `butteraugli_main`.
+
+    Raises:
+        UsageError: the program is not installed.
+    """
+    program = shutil.which("butteraugli_main")
+    if not program:
+        raise UsageError("the metric butteraugli needs the program butteraugli_main, in Debian of libjxl-devtools")
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("original.ppm", "decoded.ppm")]
+        for path, samples in zip(paths, (original, decoded), strict=True):
+            Image.fromarray(samples).save(path)
+        done = subprocess.run([program, *paths, "--pnorm", "3"], capture_output=True, text=True, check=True)
+    return float(done.stdout.rpartition("3-norm:")[2])
+
+
+def blockiness(original: np.ndarray, decoded: np.ndarray) -> float | None:
+    """How much larger the steps of the error in luma are across the lines of an 8x8 grid than elsewhere: the ratio of
+    their mean sizes less one, 0 where no grid shows; None where there is no error or a side is under 9 pixels."""
+    error = difference(original, decoded) @ BT601[0]
+    on_grid, elsewhere = [], []
+    for axis in (0, 1):
+        steps = np.abs(np.diff(error, axis=axis)).mean(1 - axis)
+        line = np.arange(1, len(steps) + 1) % GRID == 0
+        on_grid.append(steps[line])
+        elsewhere.append(steps[~line])
+    on_grid, elsewhere = np.concatenate(on_grid), np.concatenate(elsewhere)
+    return float(on_grid.mean() / elsewhere.mean() - 1) if len(on_grid) and elsewhere.any() else None
+
+
 def lpips(original: np.ndarray, decoded: np.ndarray) -> float | None:
     """LPIPS on SqueezeNet (Zhang et al., CVPR 2018), 0 for identical pictures; None for a side under 17 pixels.
 
@@ -120,15 +156,42 @@ def lpips(original: np.ndarray, decoded: np.ndarray) -> float | None:
         UsageError: those weights, torch or the package `lpips` are not there.
     """
     network = lpips_network(os.environ.get(BACKBONE, ""))
-    import torch
-
     from pixa.models.lpips import SMALLEST_SIDE
 
-    if min(original.shape[:2]) < SMALLEST_SIDE:
-        return None
+    return None if min(original.shape[:2]) < SMALLEST_SIDE else distance(network, original, decoded)
+
+
+def vgg(original: np.ndarray, decoded: np.ndarray) -> float | None:
+    """Mean squared difference of features of VGG-16 of unit length, at four depths, 0 for equal pictures; None for a
+    side under 8 pixels. No image model of pixa but `vqgan` was trained with it.
+
+    The environment variable PIXA_VGG_BACKBONE names the weights, an .npz of Keras's names.
+
+    Raises:
+        UsageError: those weights or torch are not there.
+    """
+    network = vgg_network(os.environ.get(VGG_BACKBONE, ""))
+    return None if min(original.shape[:2]) < GRID else distance(network, original, decoded)
+
+
+def distance(network: Callable, original: np.ndarray, decoded: np.ndarray) -> float:
+    """What a network of torch makes of two pictures."""
+    import torch
+
     pictures = (torch.tensor(samples).permute(2, 0, 1)[None] / 255 for samples in (original, decoded))
     with torch.inference_mode():
         return network(*pictures).item()
+
+
+@cache
+def vgg_network(backbone: str) -> VggDistance:
+    if not find_spec("torch"):
+        raise UsageError("the metric vgg needs: pip install torch")
+    if not backbone:
+        raise UsageError(f"the metric vgg needs {VGG_BACKBONE}=FILE.npz, VGG-16 under Keras's names")
+    from pixa.models.perceptual import load_vgg
+
+    return load_vgg(Path(backbone))
 
 
 @cache
@@ -148,5 +211,8 @@ METRICS: dict[str, dict[str, Metric]] = {
     "psnr": {"psnr-rgb": psnr_rgb, "psnr-ycbcr": psnr_ycbcr},
     "ms-ssim": {"ms-ssim-rgb": ms_ssim},
     "ssimulacra2": {"ssimulacra2": ssimulacra2},
+    "butteraugli": {"butteraugli": butteraugli},
     "lpips": {"lpips": lpips},
+    "vgg": {"vgg": vgg},
+    "blockiness": {"blockiness": blockiness},
 }

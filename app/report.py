@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from pixa.app.curves import Curve, bd_rate
 
@@ -13,12 +14,16 @@ TITLES = {
     "psnr-ycbcr": ("PSNR YCbCr 6:1:1", "dB"),
     "ms-ssim-rgb": ("MS-SSIM RGB", "dB"),
     "ssimulacra2": ("SSIMULACRA 2", "points"),
+    "butteraugli": ("Butteraugli 3-norm", "dB below 1"),
     "lpips": ("LPIPS SqueezeNet", "dB below 1"),
+    "vgg": ("VGG-16 distance", "dB below 1"),
+    "blockiness": ("blockiness", "excess"),
     "psnr-yuv": ("PSNR YUV 6:1:1", "dB"),
     "ms-ssim-y": ("MS-SSIM Y", "dB"),
     "xpsnr-yuv": ("XPSNR YUV 6:1:1", "dB"),
     "vmaf": ("VMAF", "points"),
 }
+MEANS = ("blockiness",)
 COSTS = {
     "encoding_time": ("encode s", ".3f"),
     "decoding_time": ("decode s", ".3f"),
@@ -44,7 +49,7 @@ def markdown(curves: Sequence[Curve], anchor: Curve, metrics: Sequence[str], pic
         f"log-rate, negative: fewer bits) against {anchor.label}; in brackets its overlap ({units}).\n\n"
     )
     text += table(
-        ["codec", "bits a pixel", *(f"BD-rate {TITLES[metric][0]}" for metric in metrics), "description"],
+        ["codec", "bits a pixel", *(heading(metric) for metric in metrics), "description"],
         [[c.label, extent(c), *(difference(anchor, c, metric) for metric in metrics), c.description] for c in ranked],
     )
     text += (
@@ -56,7 +61,7 @@ def markdown(curves: Sequence[Curve], anchor: Curve, metrics: Sequence[str], pic
         ["codec", *(title for title, _ in COSTS.values())],
         [[c.label, *(number(c.costs.get(name), form) for name, (_, form) in COSTS.items())] for c in curves if c.costs],
     )
-    for metric in metrics:
+    for metric in (metric for metric in metrics if metric not in MEANS):
         text += f"\n## BD-rate of each row against each column, {TITLES[metric][0]}\n\n"
         text += table(
             ["", *(curve.label for curve in ranked)],
@@ -71,8 +76,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
 
 
+def heading(metric: str) -> str:
+    return TITLES[metric][0] if metric in MEANS else f"BD-rate {TITLES[metric][0]}"
+
+
 def difference(anchor: Curve, curve: Curve, metric: str) -> str:
-    """BD-rate in percent, and in brackets the overlap."""
+    """BD-rate in percent, and in brackets the overlap; for blockiness, which no bits buy, its mean."""
+    if metric in MEANS:
+        values = [value for value in curve.results.get(metric, ()) if value is not None]
+        return f"{fmean(values):+.2f}" if values else "-"
     percent, overlap = bd_rate(anchor.points(metric), curve.points(metric))
     return "-" if math.isnan(percent) else f"{percent:+.1f}% ({overlap:.1f})"
 

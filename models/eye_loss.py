@@ -95,7 +95,9 @@ class EyeLoss(nn.Module):
         """
         clipped = x.clamp(0, 1)
         height, width = (side // part for side in x.shape[2:])
-        top, left = (int(torch.randint(whole - side + 1, ())) for whole, side in zip(x.shape[2:], (height, width), strict=True))
+        top, left = (
+            int(torch.randint(whole - side + 1, ())) for whole, side in zip(x.shape[2:], (height, width), strict=True)
+        )
         window = (..., slice(top, top + height), slice(left, left + width))
         return {
             "ssimulacra2": weighted_errors(reference, clipped, whole=False, width_edge="reflect"),
