@@ -46,6 +46,7 @@ def encode(
     target_size: int | None = None,
     psnr: float | None = None,
     model: str = "fast",
+    tune: str | None = None,
     effort: int = 0,
     thumbnail: bool = False,
     jobs: int = 0,
@@ -57,6 +58,7 @@ def encode(
         quality: 0 to 100, 60 unless a target is given.
         bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
         model: `name` or `name.tag`.
+        tune: "eye" or "psnr", what the model was trained for; by default for the eye where it can be.
         effort: 0 rounds the latents above quality 20, 1 to 6 quantise all rate-distortion optimally, 7 to 9 search them
             with torch.
         thumbnail: add a picture at 1/8 for those who show many files; not with bpp or target_size.
@@ -82,7 +84,7 @@ def encode(
         picture = image_to_picture(image)
     if thumbnail and (bpp, target_size) != (None, None):
         raise errors.UsageError("a thumbnail adds to a file: give no bpp or target_size")
-    settings = {"model": model, "effort": effort, "jobs": jobs}
+    settings = {"model": model, "tune": tune, "effort": effort, "jobs": jobs}
     if bpp is target_size is psnr is None:
         data = encode_picture(picture, 60.0 if quality is None else quality, **settings)
     elif quality is not None:
@@ -151,7 +153,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], **setting
     `pixa.video_writer.VideoWriter` takes frames one by one, with times of their own, and copied audio.
 
     Args:
-        settings: of `VideoWriter`: fps, quality or bitrate, model, keyint, tags, effort, jobs.
+        settings: of `VideoWriter`: fps, quality or bitrate, model, tune, keyint, tags, effort, jobs.
 
     Raises:
         UnsupportedInput, UsageError, ModelMissing, LimitExceeded: from `pixa.errors`.

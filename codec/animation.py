@@ -19,7 +19,7 @@ from pixa.pixels import Picture
 from pixa.video_writer import VideoWriter
 
 DURATION = 100  # milliseconds of a frame that says nothing else
-SETTINGS = ("quality", "effort", "model", "keyint")
+SETTINGS = ("quality", "effort", "model", "tune", "keyint")
 SRGB = {"primaries": 1, "transfer": 13}  # ITU-T H.273
 
 
@@ -38,8 +38,8 @@ def write_animation(sequences: Iterable[Image.Image], options: Mapping[str, Any]
     """Write all frames of all images.
 
     Args:
-        options: quality, effort, model, keyint: as `VideoWriter`. duration: milliseconds of every frame or a list of
-            them, None for what each says of itself. loop: how often to play, 0 for ever. icc_profile, exif, xmp.
+        options: quality, effort, model, tune, keyint: as `VideoWriter`. duration: milliseconds of every frame or a list
+            of them, None for what each says of itself. loop: how often to play, 0 for ever. icc_profile, exif, xmp.
 
     Raises:
         UsageError: a duration that is none, or too few of them.

@@ -10,6 +10,7 @@ from pathlib import Path
 from pixa.console import Console
 from pixa.errors import PixaError
 from pixa.files import STANDARD, Job
+from pixa.models.registry import list_models
 
 SUFFIX = ".pixa"
 
@@ -50,8 +51,8 @@ def write_each(args: Namespace, console: Console, jobs: list[Job], work: Callabl
 def is_current(job: Job, args: Namespace, console: Console) -> bool:
     """Whether -r has nothing to do, and says so: the result is whole, made as asked for and no older than its input.
 
-    Of what was asked for, the quality and the model count. What a target of size, bpp or PSNR would give is not known
-    before, so that any result that is whole counts then.
+    Of what was asked for, the quality, the model and the tune count. What a target of size, bpp or PSNR would give is
+    not known before, so that any result that is whole counts then.
     """
     from pixa.streams import read_facts
 
@@ -70,10 +71,12 @@ def is_current(job: Job, args: Namespace, console: Console) -> bool:
 
 
 def made_so(facts: dict, args: Namespace) -> bool:
-    """Whether a file has the model and the quality that the arguments of `encode` name."""
+    """Whether a file has the model, the tune and the quality that the arguments of `encode` name."""
     models = [facts["model"], facts.get("inter_model") or ""]
     targets = args.bpp, args.target_size, args.psnr, args.bitrate
     quality = 60.0 if args.quality is None and not any(targets) and "frames" not in facts else args.quality
     name = args.model or ("fast" if "frames" not in facts else None)
     named = name is None or any(name in (model, model.partition(".")[0]) for model in models)
-    return named and (quality is None or facts["quality"] == round(2 * quality) / 2)
+    tunes = [entry.tune for entry in list_models() if f"{entry.name}.{entry.tag}" in models]
+    tuned = args.tune is None or args.tune in tunes
+    return named and tuned and (quality is None or facts["quality"] == round(2 * quality) / 2)

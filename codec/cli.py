@@ -14,6 +14,7 @@ from pixa.bitstream.container import VERSION
 from pixa.console import Console
 from pixa.decoder import MAX_PIXELS, REDUCTIONS
 from pixa.errors import PixaError
+from pixa.models.registry import TUNES
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "KIB": 2**10, "MIB": 2**20}
 METADATA = ("icc", "exif", "xmp")
@@ -164,15 +165,14 @@ def build_parser() -> argparse.ArgumentParser:
     rate.add_argument("--psnr", type=number(0, above=True), metavar="DB", help="smallest file of at least this PSNR")
     rate.add_argument("--bitrate", type=byte_count, metavar="RATE", help="bits a second of a video's frames: 800K, 2M")
     encode.add_argument("-m", "--model", metavar="M", help="see `pixa models` (by the kind of input)")
+    encode.add_argument("--tune", choices=TUNES, help="what quality means: what people see, or PSNR (eye)")
     encode.add_argument(
         "-e", "--effort", type=whole(0, 9), default=0, metavar="N", help="0 to 9, time spent on fewer bits (0)"
     )
     encode.add_argument(
         "--metadata", type=metadata_kinds, default="all", metavar="KINDS", help="all, none or of icc,exif,xmp (all)"
     )
-    encode.add_argument(
-        "--thumbnail", action="store_true", help="add a picture at 1/8 for file managers, about 7%% more bytes"
-    )
+    encode.add_argument("--thumbnail", action="store_true", help="add a picture at 1/8 for file managers")
     clip = encode.add_argument_group("videos")
     clip.add_argument(
         "--keyint", type=whole(1, 65535), default=64, metavar="N", help="most frames from key to key (64)"

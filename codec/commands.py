@@ -30,7 +30,7 @@ def encode(args: Namespace, console: Console) -> int:
     from pixa.streams import VIDEO_SUFFIXES, opened_input
     from pixa.video_commands import encode_video
 
-    settings = {"model": args.model or "fast", "effort": args.effort, "jobs": args.jobs}
+    settings = {"model": args.model or "fast", "tune": args.tune, "effort": args.effort, "jobs": args.jobs}
     targets = {"bpp": args.bpp, "target_size": args.target_size, "psnr": args.psnr}
     target = {name: value for name, value in targets.items() if value is not None}
 
@@ -170,7 +170,9 @@ def models(args: Namespace, console: Console) -> int:
     from pixa.models.registry import list_models
 
     for entry in list_models():
-        console.result(asdict(entry), f"{f'{entry.name}.{entry.tag}':<11} {entry.hash}  {entry.description}")
+        console.result(
+            asdict(entry), f"{f'{entry.name}.{entry.tag}':<11} {entry.hash}  {entry.tune:<4}  {entry.description}"
+        )
     return 0
 
 

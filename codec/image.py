@@ -39,6 +39,7 @@ def encode_picture(
     quality: float = 60.0,
     *,
     model: str = "fast",
+    tune: str | None = None,
     effort: int = 0,
     jobs: int = 0,
     progress: Progress | None = None,
@@ -48,16 +49,17 @@ def encode_picture(
     Args:
         quality: 0 smallest to 100 best, in steps of one half.
         model: `name` or `name.tag`.
+        tune: "eye" or "psnr", what the model was trained for; None for the newest.
         effort: 0 rounds the latents above quality 20, 1 to 6 quantise all rate-distortion optimally, 7 to 9 search them
             with torch for longer and longer.
         jobs: threads, 0 for all cores.
         progress: called with (windows or search steps done, how many in all).
 
     Raises:
-        UsageError: quality or effort out of range, or a search without torch.
+        UsageError: quality or effort out of range, a tune that the model does not have, or a search without torch.
         ModelMissing: the model is not installed.
     """
-    return Analysed(picture, model, jobs, progress).encode(level_of(quality), effort)[0]
+    return Analysed(picture, model, tune, jobs, progress).encode(level_of(quality), effort)[0]
 
 
 def level_of(quality: float) -> int:
@@ -184,8 +186,15 @@ def analysed(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = No
 class Analysed:
     """A picture after analysis: what every quality level shares, so that a search repeats only the cheap part."""
 
-    def __init__(self, picture: Picture, model: str = "fast", jobs: int = 0, progress: Progress | None = None):
-        entry = find_model(model)
+    def __init__(
+        self,
+        picture: Picture,
+        model: str = "fast",
+        tune: str | None = None,
+        jobs: int = 0,
+        progress: Progress | None = None,
+    ):
+        entry = find_model(model, tune)
         if entry.intra:
             raise UsageError(f"{entry.name} codes what changes between the frames of a video, not pictures")
         self.picture, self.jobs, self.progress = picture, jobs, progress

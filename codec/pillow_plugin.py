@@ -26,7 +26,7 @@ from pixa.video_file import CodedFrame, VideoFile
 
 FORMAT = "PIXA"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-PICTURE_SETTINGS = ("quality", "effort", "model")
+PICTURE_SETTINGS = ("quality", "effort", "model", "tune")
 
 
 @contextmanager
@@ -200,7 +200,7 @@ class PixaImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
-    """Writes an image; keywords of `Image.save`: quality, effort, model, thumbnail, icc_profile, exif, xmp.
+    """Writes an image; keywords of `Image.save`: quality, effort, model, tune, thumbnail, icc_profile, exif, xmp.
 
     Metadata that is not given comes from `image.info`; give None to leave a kind out.
     """

@@ -57,7 +57,7 @@ def encode_video(file: BinaryIO, job: Job, args: Namespace, console: Console) ->
     settings = {"quality": args.quality}
     if args.bitrate or args.target_size:
         settings = {"bitrate": args.bitrate or bitrate_within(args.target_size, source, args.keyint)}
-    settings |= {"model": args.model, "keyint": args.keyint, "effort": args.effort, "jobs": args.jobs}
+    settings |= {name: getattr(args, name) for name in ("model", "tune", "keyint", "effort", "jobs")}
     tags = source.tags if args.metadata else {}
     progress = FrameProgress(console, job.source, source.frames)
 

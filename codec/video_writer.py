@@ -41,6 +41,7 @@ class VideoWriter:
         frames: how many will come, if known; the bitrate is then met more closely.
         model: `name` or `name.tag` of an image model, for key frames only, or of one that sees past frames; None for
             the newest of these, or the default image model where there is none.
+        tune: "eye" or "psnr", what the model was trained for; None for the newest.
         keyint: frames from one key frame to the next, at most; a new scene begins with one, too.
         tags: title, artist and the like.
         effort: where all frames are key frames 0 rounds the latents; all else quantises them rate-distortion optimally.
@@ -61,6 +62,7 @@ class VideoWriter:
         bitrate: float | None = None,
         frames: int | None = None,
         model: str | None = None,
+        tune: str | None = None,
         keyint: int = KEYINT,
         tags: dict[str, str] | None = None,
         effort: int = 0,
@@ -74,7 +76,7 @@ class VideoWriter:
             raise UsageError(f"{keyint} frames from key to key are not 1 to {MAX_GOP}")
         if effort not in range(min(SEARCH_STEPS)):
             raise UsageError(f"effort {effort} is outside 0 to {min(SEARCH_STEPS) - 1}, which is what videos take")
-        self.entry = find_model(model or default_model())
+        self.entry = find_model(model or default_model(), tune)
         self.key_entry = find_model(self.entry.intra) if self.entry.intra else self.entry
         if self.key_entry.coding != "latents":
             raise UsageError(f"{self.key_entry.name} codes pictures alone")

@@ -28,6 +28,7 @@ from pixa.models.exact import ACT_MAX, EXACT_LIMIT, Exact
 from pixa.models.graph import Network
 from pixa.models.layers import LEVELS
 from pixa.models.rates import z_table
+from pixa.models.registry import TUNES
 from pixa.models.stem_run import coded_groups, motion_symbols
 from pixa.models.vector_fit import fit
 
@@ -179,11 +180,12 @@ def decode_macs(model: Backbone) -> float:
     return total
 
 
-def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = "") -> dict:
+def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = "", tune: str = "psnr") -> dict:
     """Write the files of `NAME.TAG` and its manifest entry; returns the entry.
 
     Args:
         intra: the `name.tag` of the image model of key frames, for a model of frames that follow others.
+        tune: what the model was trained for, "eye" or "psnr".
     """
     model.eval()
     architecture = architecture_of(model)
@@ -217,6 +219,7 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = 
         "name": name,
         "tag": tag,
         "wire_id": wire_id,
+        "tune": tune,
         "hash": digest[:8],
         "description": architecture.description,
         "decode_kmac_per_pixel": round(decode_macs(model) / 1000, 2),
@@ -246,6 +249,7 @@ def main() -> None:
     parser.add_argument("tag")
     parser.add_argument("wire_id", type=int)
     parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--tune", choices=TUNES, default="psnr", help="what it was trained for (%(default)s)")
     parser.add_argument("--intra", default="", metavar="NAME.TAG", help="of a video model: the model of key frames")
     parser.add_argument("--calibrate", nargs="+", default=[], metavar="DATA", help="fit the tables to these files")
     parser.add_argument("--held-out", type=int, default=32, help="of them at their start not to look at (%(default)s)")
@@ -266,7 +270,7 @@ def main() -> None:
     elif args.calibrate:
         coded = coded_crops(model, Pictures(args.calibrate, CROP), args.held_out, CROPS, CROP)
         model.set_tables(calibrated_tables(model.tables, coded))
-    print(json.dumps(export(model, args.tag, args.wire_id, args.weights, args.intra), indent=1))
+    print(json.dumps(export(model, args.tag, args.wire_id, args.weights, args.intra, args.tune), indent=1))
 
 
 if __name__ == "__main__":

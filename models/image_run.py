@@ -23,6 +23,7 @@ from pixa.models.mlic import CONTEXTS, Mlic
 from pixa.models.motion import STEP_WORTH
 from pixa.models.rates import rd_lambda
 from pixa.models.refine import refine
+from pixa.models.registry import TUNES
 from pixa.models.run import Run, TrainConfig
 from pixa.models.wake import wake
 
@@ -46,7 +47,7 @@ class ImageConfig(TrainConfig):
     balance: float = 0.35
     wake: bool = False
     cached: int = 0
-    tune: str = field(default="psnr", metadata={"choices": ("psnr", "eye")})
+    tune: str = field(default="psnr", metadata={"choices": TUNES})
     lpips_backbone: str = ""
 
 

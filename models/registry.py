@@ -8,7 +8,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from pixa.errors import ModelMissing
+from pixa.errors import ModelMissing, UsageError
+
+TUNES = ("eye", "psnr")  # what quality can mean in training: what people see, or squared error
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ModelEntry:
         encoder: the files only the encoder needs.
         analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
         intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
+        tune: what its training took for quality, one of TUNES.
         coding: what a tile holds, "latents" (`pixa.latents`) or "tokens" (`pixa.tokens`).
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
         native: files of graphs that native decoders run in the place of those of the same name without `native_`.
@@ -31,6 +34,7 @@ class ModelEntry:
     name: str
     tag: str
     wire_id: int
+    tune: str
     hash: str
     description: str
     decode_kmac_per_pixel: float
@@ -56,7 +60,7 @@ def weights_folder() -> Path:
 
 @cache
 def list_models() -> tuple[ModelEntry, ...]:
-    """Every shipped model; of several tags of a name, the last is the default."""
+    """Every shipped model, oldest first; of several tags of a name, the last is the default."""
     manifest = json.loads((weights_folder() / "manifest.json").read_text())
     return tuple(
         ModelEntry(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
@@ -64,17 +68,21 @@ def list_models() -> tuple[ModelEntry, ...]:
     )
 
 
-def find_model(name: str) -> ModelEntry:
-    """The model called `name` or `name.tag`.
+def find_model(name: str, tune: str | None = None) -> ModelEntry:
+    """The newest model called `name` or `name.tag`, of a tune if one is asked for.
 
     Raises:
-        ModelMissing: there is none; the message lists those there are.
+        ModelMissing: there is none of that name; the message lists those there are.
+        UsageError: there is none of that tune.
     """
-    for entry in reversed(list_models()):
-        if name in (entry.name, f"{entry.name}.{entry.tag}"):
-            return entry
-    known = ", ".join(f"{entry.name}.{entry.tag}" for entry in list_models())
-    raise ModelMissing(f"no model is called {name!r}; installed: {known}")
+    named = [entry for entry in list_models() if name in (entry.name, f"{entry.name}.{entry.tag}")]
+    if not named:
+        known = ", ".join(f"{entry.name}.{entry.tag}" for entry in list_models())
+        raise ModelMissing(f"no model is called {name!r}; installed: {known}")
+    tuned = [entry for entry in named if tune in (None, entry.tune)]
+    if not tuned:
+        raise UsageError(f"the model {name} has no tune {tune!r}")
+    return tuned[-1]
 
 
 def find_wire(wire_id: int, model_hash: int) -> ModelEntry:

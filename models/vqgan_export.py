@@ -233,6 +233,7 @@ def export(model: Vqgan, tag: str, wire_id: int, weights: Path) -> dict:
         "name": "vqgan",
         "tag": tag,
         "wire_id": wire_id,
+        "tune": "eye",
         "hash": digest[:8],
         "description": DESCRIPTION,
         "decode_kmac_per_pixel": round(decode_macs(model) / 1000, 2),

@@ -42,7 +42,7 @@ def nets(tmp_path_factory, coffee) -> Iterator[OnnxModel]:
 @pytest.fixture
 def tile(nets, coffee, monkeypatch) -> tuple[bytes, np.ndarray]:
     """The payload of a picture's only tile, and its latents."""
-    monkeypatch.setattr("pixa.image.find_model", lambda name: nets.entry)
+    monkeypatch.setattr("pixa.image.find_model", lambda name, tune=None: nets.entry)
     monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
     y = Analysed(Picture(coffee[:200, :296])).y
     return nets.coder.encode_tile(y, 120, nets)[0], y

@@ -173,7 +173,7 @@ class TestExport:
         written = export(lively, "test", 9, tmp_path)
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
         nets = OnnxModel(ModelEntry(**written))
-        monkeypatch.setattr("pixa.image.find_model", lambda name: nets.entry)
+        monkeypatch.setattr("pixa.image.find_model", lambda name, tune=None: nets.entry)
         monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
         return nets
 

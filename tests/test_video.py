@@ -238,7 +238,9 @@ def inter(monkeypatch):
     )
     for module in (video_writer, video_reader):
         monkeypatch.setattr(module, "load_model", load)
-    monkeypatch.setattr(video_writer, "find_model", lambda name: entry if name == "between" else find_model(name))
+    monkeypatch.setattr(
+        video_writer, "find_model", lambda name, tune=None: entry if name == "between" else find_model(name)
+    )
     monkeypatch.setattr(video_writer, "DOUBTFUL", float("inf"))  # it codes more than a picture takes
     monkeypatch.setattr(video_reader, "find_wire", lambda wire, model_hash: entry if wire == 999 else fast)
 
