@@ -24,12 +24,17 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".tif", ".tiff", 
 TIMES = ("encoding_time", "decoding_time")
 EPILOG = """\
 more codecs:
-  pixa:MODEL[@EFFORT]           a model of `pixa models`, effort 0 to 9
+  pixa:MODEL[-TUNE][@EFFORT]    a model of `pixa models`, tune eye or psnr, effort 0 to 9
+  avif@SPEED, avif-psnr@SPEED   AVIF at speed 0 to 10; likewise jxl@EFFORT and webp@METHOD
   compressai:MODEL[@QUALITY]    CompressAI's, such as mbt2018-mean; trained where torch hub's cache has the weights,
                                 otherwise only speed, memory and complexity are told
 
-The metric lpips needs the package lpips, and in PIXA_LPIPS_BACKBONE the path of an .npz with the weights of
-SqueezeNet 1.1 under torchvision's names.
+AVIF is tuned for the eye as libavif does by itself for still pictures (tune=iq), avif-psnr for PSNR: compare each by
+what it was tuned for.
+
+Metrics that need more: butteraugli the program butteraugli_main (in Debian of libjxl-devtools); lpips the package
+lpips, and in PIXA_LPIPS_BACKBONE the path of an .npz with the weights of SqueezeNet 1.1 under torchvision's names; vgg
+in PIXA_VGG_BACKBONE that of VGG-16 under Keras's.
 
 With --video, clips in the place of pictures: see `pixa bench --video --help`.
 

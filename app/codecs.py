@@ -125,9 +125,10 @@ class PillowCodec:
 
 @dataclass(frozen=True)
 class PixaCodec:
-    """A pixa model at one effort, on `threads` threads, 0 for all cores."""
+    """A pixa model at one effort, on `threads` threads, 0 for all cores; of several tunes None takes the default."""
 
     model: str
+    tune: str | None = None
     effort: int = 0
     threads: int = 0
     qualities: tuple[float, ...] = tuple(range(0, 101, 10))
@@ -136,15 +137,20 @@ class PixaCodec:
 
     @property
     def description(self) -> str:
-        return f"pixa, model {self.model}, effort {self.effort}"
+        return f"pixa, model {self.model}, tune={self.entry.tune}, effort {self.effort}"
+
+    @property
+    def entry(self) -> ModelEntry:
+        return find_model(self.model, self.tune)
 
     @property
     def version(self) -> str:
-        weights = weights_sha256(find_model(self.model))[:16]
+        weights = weights_sha256(self.entry)[:16]
         return f"pixa {pixa.__version__}, code {code_sha256()[:16]}, {self.model} {weights}"
 
     def encode(self, samples: np.ndarray, quality: float) -> bytes:
-        return pixa.encode(samples, quality=quality, model=self.model, effort=self.effort, jobs=self.threads)
+        settings = {"model": self.model, "tune": self.tune, "effort": self.effort, "jobs": self.threads}
+        return pixa.encode(samples, quality=quality, **settings)
 
     def decode(self, data: bytes) -> np.ndarray:
         return pixa.decode(data, jobs=self.threads)
@@ -152,7 +158,7 @@ class PixaCodec:
     def complexity(self, quality: float) -> Complexity:
         from pixa.app.complexity import count, onnx_counter
 
-        return count(self, quality, onnx_counter, find_model(self.model).parameters)
+        return count(self, quality, onnx_counter, self.entry.parameters)
 
 
 @cache
@@ -173,8 +179,11 @@ def weights_sha256(entry: ModelEntry) -> str:
 
 
 def pixa_codecs() -> dict[str, PixaCodec]:
-    """The installed models of pictures."""
-    return {f"pixa:{entry.name}": PixaCodec(entry.name) for entry in list_models() if not entry.intra}
+    """The installed models of pictures, and behind them their other tunes as pixa:MODEL-TUNE."""
+    pictures = [entry for entry in list_models() if not entry.intra]
+    codecs = {f"pixa:{entry.name}": PixaCodec(entry.name) for entry in pictures}
+    others = [entry for entry in pictures if entry.tune != find_model(entry.name).tune]
+    return codecs | {f"pixa:{entry.name}-{entry.tune}": PixaCodec(entry.name, entry.tune) for entry in others}
 
 
 def avif(tune: str) -> PillowCodec:
@@ -229,7 +238,7 @@ CODECS: dict[str, Codec] = {
 
 
 def find_codec(name: str) -> Codec:
-    """The codec called `name`: a key of `CODECS`, for some with "@SPEED", "pixa:MODEL[@EFFORT]" or
+    """The codec called `name`: a key of `CODECS`, for some with "@SPEED", "pixa:MODEL[-TUNE][@EFFORT]" or
     "compressai:MODEL[@QUALITY]".
 
     Raises:
@@ -248,8 +257,9 @@ def find_codec(name: str) -> Codec:
     if rival and family != "pixa":
         return rival.at_speed(int(number))
     if family == "pixa":
-        find_model(model)
-        return PixaCodec(model, int(number or 0))
+        model, dash, tune = model.partition("-")
+        find_model(model, tune if dash else None)
+        return PixaCodec(model, tune if dash else None, int(number or 0))
     if not importlib.util.find_spec("compressai"):
         raise UsageError(f"{name} needs: pip install compressai")
     from pixa.app.compressai_codec import CompressaiCodec

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--compressai", nargs="+", default=[], metavar="MODEL[@QUALITY]", help="also CompressAI's")
     parser.add_argument("--memory", action="store_true", help="also the peak memory of 12 and 48 megapixels")
     arguments = parser.parse_args(argv)
-    pixa = PixaCodec(arguments.model, arguments.effort, arguments.threads)
+    pixa = PixaCodec(arguments.model, effort=arguments.effort, threads=arguments.threads)
     try:
         total = 0
         for picture in arguments.pictures:
