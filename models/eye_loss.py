@@ -17,7 +17,7 @@ from pixa.models.layers import ANCHOR_STEP, ANCHORS
 from pixa.models.lpips import load_lpips
 from pixa.models.ssimulacra2 import blur, weighted_errors
 
-SHARES = {"ssimulacra2": 0.5, "ms_ssim": 0.15, "lpips": 0.15, "mse": 0.15, "seams": 0.05}
+SHARES = {"ssimulacra2": 0.55, "ms_ssim": 0.2, "lpips": 0.05, "mse": 0.15, "seams": 0.05}
 
 # -dR/dD in bits a pixel on the curve of fast.2, central 256x256 crops of held-out pictures, levels 0, 25, ... 200
 LAMBDAS = {

@@ -36,6 +36,7 @@ class TrainConfig:
             large, so biases that move as weights do can carry whole layers of units to where they never fire again.
         level_share: the same for the vectors of the quality levels, few numbers that decide where bits go.
         held_out: samples at the start of the data that are only evaluated on.
+        save_minutes, report_minutes: how often a checkpoint is written, and how often the averaged weights are evaluated.
         compile: let torch compile the model, worth its minute on a GPU.
     """
 
@@ -54,7 +55,8 @@ class TrainConfig:
     held_out: int = 32
     ema: float = 0.999
     clip: float = 1.0
-    save_minutes: float = 10.0
+    save_minutes: float = 5.0
+    report_minutes: float = 20.0
     threads: int = 2
     seed: int = 1
     compile: bool = False
@@ -226,18 +228,18 @@ class Run(ABC):
     def train(self) -> None:
         """Until the budget is spent; the first process evaluates and saves."""
         self.out.mkdir(parents=True, exist_ok=True)
-        saved = self.elapsed
+        saved = reported = self.elapsed
         while self.elapsed < 60 * self.config.minutes:
             begun = time.monotonic()
             loss = self.take_step()
             self.running = loss if math.isnan(self.running) else self.running + 0.01 * (loss - self.running)
             self.elapsed = self.agree(self.elapsed + time.monotonic() - begun)
-            if self.elapsed - saved > 60 * self.config.save_minutes:
+            if self.rank == 0 and self.elapsed - saved > 60 * self.config.save_minutes:
                 saved = self.elapsed
-                self.finish()
-        self.finish()
-
-    def finish(self) -> None:
+                self.save()
+            if self.rank == 0 and self.elapsed - reported > 60 * self.config.report_minutes:
+                reported = self.elapsed
+                self.report()
         if self.rank == 0:
-            self.report()
             self.save()
+            self.report()
