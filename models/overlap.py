@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from pixa.models.motion import BLOCK, FADE, UNIT, like, places
+from pixa.models.motion import BLOCK, FADE, UNIT, like, places, typed
 
 SHORT = np.float32([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]])
 LONG = np.float32(
@@ -71,7 +71,7 @@ def compensate(picture, motion, taps: int):
 def overlapped(parts):
     """The sum (N, 16h + 16, 16w + 16) of squares (N, h, w, 24, 24), one every 16 pixels; the first is at its corner."""
     count, height, width = parts.shape[:3]
-    total = like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts)
+    total = typed(like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts), parts)
     parts = parts.swapaxes(2, 3)
     for down, rows in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
         for across, columns in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
