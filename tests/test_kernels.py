@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pixa import native
-from pixa.backends import load_model
-from pixa.models import vectors
-from pixa.models.motion import REACH
 from pixa.models.registry import find_model
-from pixa.models.search import search
+from pixa.motion import vectors
+from pixa.motion.fields import REACH
+from pixa.motion.search import search
 from pixa.native.build import SETS
+from pixa.runtime.model import load_model
 
 LEVEL = 100
 

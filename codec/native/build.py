@@ -35,7 +35,7 @@ def compiler() -> list[str] | None:
         return shlex.split(command)
     if found := next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None):
         return [found]
-    return [sys.executable, "-m", "ziglang", "c++"] if importlib.util.find_spec("ziglang") else None
+    return [sys.executable, "-m", "ziglang", "cc"] if importlib.util.find_spec("ziglang") else None
 
 
 def fingerprint() -> int:

@@ -3,9 +3,9 @@
 // either, also from the one that the processor cannot run.
 #pragma once
 
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 
 #if defined(_WIN32)
 #define KERNEL_EXPORT extern "C" __declspec(dllexport)
@@ -31,8 +31,8 @@ template <class T> struct Span {
 // Memory that is freed with its owner; nothing is in it if there was none. Ends in room that vectors may read.
 template <class T> class Buffer {
   public:
-    explicit Buffer(int64_t size) : data_(static_cast<T*>(std::calloc(size_t(size) + 64, sizeof(T)))) {}
-    ~Buffer() { std::free(data_); }
+    explicit Buffer(int64_t size) : data_(static_cast<T*>(calloc(size_t(size) + 64, sizeof(T)))) {}
+    ~Buffer() { free(data_); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
     explicit operator bool() const { return data_ != nullptr; }
@@ -58,7 +58,7 @@ struct Vector {
 
 inline Vector operator+(Vector a, Vector b) { return {a.row + b.row, a.column + b.column}; }
 inline Vector operator-(Vector a, Vector b) { return {a.row - b.row, a.column - b.column}; }
-inline int length(Vector v) { return std::abs(v.row) + std::abs(v.column); }
+inline int length(Vector v) { return abs(v.row) + abs(v.column); }
 inline Vector clipped(Vector v) { return {clip(v.row, -REACH, REACH), clip(v.column, -REACH, REACH)}; }
 
 // The mean of the middle two of four, rounded down.

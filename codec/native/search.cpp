@@ -1,4 +1,4 @@
-// The search for motion of `pixa.models.search`: the same integers, block by block.
+// The search for motion of `pixa.motion.search`: the same integers, block by block.
 #include "vector_net.h"
 
 namespace {
@@ -132,12 +132,12 @@ class Field {
                     int32_t near = INT32_MAX;
                     int nearest = 0;
                     for (int across = -COARSE_REACH; across <= COARSE_REACH; across++) {
-                        int32_t error = QUARTERS * (std::abs(across) + std::abs(down));
+                        int32_t error = QUARTERS * (abs(across) + abs(down));
                         for (int y = side * row; y < side * (row + 1); y++) {
                             const int32_t* there = old + int64_t(clip(y + down, 0, rows - 1)) * columns;
                             const int32_t* here = small + int64_t(y) * columns;
                             for (int x = side * column; x < side * (column + 1); x++)
-                                error += std::abs(here[x] - there[clip(x + across, 0, columns - 1)]);
+                                error += abs(here[x] - there[clip(x + across, 0, columns - 1)]);
                         }
                         if (error < near) near = error, nearest = across;
                     }
@@ -149,7 +149,7 @@ class Field {
 
     // Each block by itself.
     void refine(const int16_t* root_mask) {
-        std::memcpy(mask_, root_mask, sizeof mask_);
+        memcpy(mask_, root_mask, sizeof mask_);
         for (int row = 0; row < height_; row++)
             for (int column = 0; column < width_; column++) {
                 const int64_t block = int64_t(row) * width_ + column;
@@ -322,7 +322,7 @@ struct Spread {
             const auto cost = [&](int context, int steps) {
                 return lower(double(costs.first[context]) + double(costs.further[context]) * steps, DEAREST);
             };
-            return cost(row, std::abs(v.row - middle.row)) + cost(column, std::abs(v.column - middle.column));
+            return cost(row, abs(v.row - middle.row)) + cost(column, abs(v.column - middle.column));
         };
     }
 };
@@ -394,6 +394,6 @@ KERNEL(search)
             result.fit(Networked{costs, net, known}, more);
         else
             result.fit(Spread{costs}, more);
-    std::memcpy(field.data, result.vectors(), sizeof(int32_t) * size_t(field.size));
+    memcpy(field.data, result.vectors(), sizeof(int32_t) * size_t(field.size));
     return DONE;
 }

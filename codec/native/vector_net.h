@@ -1,4 +1,4 @@
-// The network of `pixa.models.vectors`. Its floats are whole numbers times powers of two below 2**24, so that sums are
+// The network of `pixa.motion.vectors`. Its floats are whole numbers times powers of two below 2**24, so that sums are
 // exact in any order.
 #pragma once
 
@@ -47,7 +47,7 @@ struct Told {
         own = own - middle;
         for (int c = 0; c < 2; c++) {
             const auto part = [c](Vector v) { return c ? v.column : v.row; };
-            const auto other = [c](Vector v) { return std::abs(c ? v.row : v.column); };
+            const auto other = [c](Vector v) { return abs(c ? v.row : v.column); };
             float* x = inputs[c];
             for (int i = 0; i < 4; i++) {
                 const Vector known = around[i] - middle, past = before[i] - middle;
@@ -87,13 +87,13 @@ class VectorNet {
 
     // Of rows, or of columns once the row of the vector is known.
     Expected expected(Told& told, int component, int row) const {
-        if (component) told.inputs[1][INPUTS - 1] = float(octaves(std::abs(row - told.middle.row)));
+        if (component) told.inputs[1][INPUTS - 1] = float(octaves(abs(row - told.middle.row)));
         float first[MAX_HIDDEN], second[MAX_HIDDEN];
         layer(first_, told.inputs[component], INPUTS, first);
         layer(second_, first, hidden_, second);
         const int mean = clip(rounded_down(dot(mean_, second)), -MEAN_MAX, MEAN_MAX);
         const int scale = clip(rounded_down(dot(scale_, second)), 0, SCALES - 1);
-        const int shift = (mean + MEANS / 2) >> 4, off = mean - MEANS * shift, size = std::abs(off);
+        const int shift = (mean + MEANS / 2) >> 4, off = mean - MEANS * shift, size = abs(off);
         const int middle = component ? told.middle.column : told.middle.row;
         return {middle + shift, off < 0 ? -1 : 1, FIRST_TABLE + KINDS * scale + (size > NEAR[0]) + (size > NEAR[1])};
     }
