@@ -6,7 +6,7 @@ TEST = .venv-test/bin
 .PHONY: demo test bench lint clean
 
 demo: .venv-demo/ready
-	$(DEMO)/python -m pixa.app.showcase --output demo.png
+	$(DEMO)/python -m pixa.app.bench.showcase --output demo.png
 
 test: .venv-test/ready
 	$(TEST)/ruff check .
@@ -17,13 +17,16 @@ test: .venv-test/ready
 bench: .venv-test/ready
 	$(TEST)/python -m pixa.app.bench $(KODAK) --curves $(CURVES) -o runs/bench
 
-.venv-demo/ready: pyproject.toml $(wildcard codec/* bitstream/* models/*.py app/*.py app/bundle/* app/page/* weights/*/*)
+SOURCES = $(wildcard $(foreach folder,codec bitstream models datasets app,$(folder)/*.py $(folder)/*/*.py)) \
+	bitstream/FORMAT.md $(wildcard app/page/* app/bench/kodak/* weights/*.json weights/*/*)
+
+.venv-demo/ready: pyproject.toml $(SOURCES)
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO)/pip install --quiet .
 	touch $@
 
 # torch is installed first and pinned, so that resolving the extras keeps its build.
-.venv-test/ready: pyproject.toml $(wildcard codec/* bitstream/* models/*.py datasets/*.py app/*.py app/bundle/* app/page/* weights/*/*)
+.venv-test/ready: pyproject.toml $(SOURCES)
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/pip install --quiet torch==2.13.0
 	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,app,cluster,dev]"

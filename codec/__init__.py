@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pixa import errors
-from pixa.decoder import Decoder
+from pixa.image.decoder import Decoder
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from pixa.video_reader import Video
+    from pixa.video.reader import Video
 
 __all__ = [
     "Decoder",
@@ -69,17 +69,17 @@ def encode(
     """
     import numpy as np
 
-    from pixa.image import encode_picture
+    from pixa.image.picture import encode_picture
+    from pixa.image.rate import encode_to_target
+    from pixa.image.reduced import with_thumbnail
     from pixa.pixels import Picture
-    from pixa.rate import encode_to_target
-    from pixa.reduced import with_thumbnail
 
     if isinstance(image, np.ndarray):
         picture = Picture(image)
     elif not hasattr(image, "getexif"):
         raise errors.UnsupportedInput(f"{type(image).__name__} is neither an array nor a Pillow image")
     else:
-        from pixa.io_image import image_to_picture
+        from pixa.io.image import image_to_picture
 
         picture = image_to_picture(image)
     if thumbnail and (bpp, target_size) != (None, None):
@@ -109,7 +109,7 @@ def decode(data: bytes, *, reduce: int = 1, jobs: int = 0) -> np.ndarray:
 
 def open_image(data: bytes, *, reduce: int = 1, jobs: int = 0) -> Image.Image:
     """As `decode`, but a Pillow image with its metadata in `info`."""
-    from pixa.io_image import picture_to_image
+    from pixa.io.image import picture_to_image
 
     return picture_to_image(Decoder(data, jobs=jobs).picture(reduce=reduce))
 
@@ -125,14 +125,14 @@ def info(data: bytes) -> dict:
     if is_video(data):
         from io import BytesIO
 
-        from pixa.video_file import VideoFile
+        from pixa.video.file import VideoFile
 
         return VideoFile(BytesIO(data)).info()
     return Decoder(data).info()
 
 
 def open_video(source: str | os.PathLike | BinaryIO, *, jobs: int = 0, keep_going: bool = False) -> Video:
-    """A video file to read frames from, as arrays (H, W, 3) uint8; see `pixa.video_reader.Video`.
+    """A video file to read frames from, as arrays (H, W, 3) uint8; see `pixa.video.reader.Video`.
 
     Args:
         source: a path, or a seekable binary file.
@@ -142,7 +142,7 @@ def open_video(source: str | os.PathLike | BinaryIO, *, jobs: int = 0, keep_goin
     Raises:
         NotPixa, UnsupportedVersion, Corrupt, LimitExceeded, UnsupportedInput: from `pixa.errors`.
     """
-    from pixa.video_reader import Video
+    from pixa.video.reader import Video
 
     return Video(source, jobs=jobs, keep_going=keep_going)
 
@@ -150,7 +150,7 @@ def open_video(source: str | os.PathLike | BinaryIO, *, jobs: int = 0, keep_goin
 def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], **settings) -> None:
     """Write frames (H, W, 3) uint8 to a video file, whole or not at all.
 
-    `pixa.video_writer.VideoWriter` takes frames one by one, with times of their own, and copied audio.
+    `pixa.video.writer.VideoWriter` takes frames one by one, with times of their own, and copied audio.
 
     Args:
         settings: of `VideoWriter`: fps, quality or bitrate, model, tune, keyint, tags, effort, jobs.
@@ -158,8 +158,8 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], **setting
     Raises:
         UnsupportedInput, UsageError, ModelMissing, LimitExceeded: from `pixa.errors`.
     """
-    from pixa.files import write_whole
-    from pixa.video_writer import VideoWriter
+    from pixa.io.files import write_whole
+    from pixa.video.writer import VideoWriter
 
     def write(file: BinaryIO) -> None:
         with VideoWriter(file, **settings) as writer:

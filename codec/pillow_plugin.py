@@ -17,12 +17,12 @@ from PIL import Image, ImageFile
 from pixa.bitstream.container import MAGIC, PREFIX
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.packets import KeyFrame, is_video
-from pixa.decoder import METADATA, REDUCTIONS, Decoder
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UsageError
-from pixa.io_image import image_to_picture, metadata_info, picture_to_image
+from pixa.image.decoder import METADATA, REDUCTIONS, Decoder
+from pixa.io.image import image_to_picture, metadata_info, picture_to_image
 from pixa.models.registry import find_wire
 from pixa.pixels import Picture
-from pixa.video_file import CodedFrame, VideoFile
+from pixa.video.file import CodedFrame, VideoFile
 
 FORMAT = "PIXA"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -103,11 +103,11 @@ class Moving:
         return {"timestamp": start, "duration": end - start}
 
     def picture(self, number: int, reduce: int) -> Picture:
-        from pixa.reduced import average, decode_reduced
+        from pixa.image.reduced import average, decode_reduced
 
         frame = self.coded(number)
         if reduce > 1 and frame.key:
-            from pixa.backends import load_model
+            from pixa.runtime.model import load_model
 
             head = replace(self.video.head, level=frame.level)
             nets = load_model(find_wire(head.model, head.model_hash))
@@ -117,7 +117,7 @@ class Moving:
 
     def samples(self, number: int) -> Any:
         """A frame decoded, going on from the last one where that is nearer than a key frame."""
-        from pixa.video_reader import Video
+        from pixa.video.reader import Video
 
         key = self.key(number)
         if self.playing is None or not key.number <= self.next <= number:
@@ -204,8 +204,8 @@ def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
 
     Metadata that is not given comes from `image.info`; give None to leave a kind out.
     """
-    from pixa.image import encode_picture
-    from pixa.reduced import with_thumbnail
+    from pixa.image.picture import encode_picture
+    from pixa.image.reduced import with_thumbnail
 
     options = image.encoderinfo
     settings = {name: options[name] for name in PICTURE_SETTINGS if name in options}
@@ -227,7 +227,7 @@ def _save_all(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None
     sequences = [image, *options.get("append_images", ())]
     if sum(getattr(sequence, "n_frames", 1) for sequence in sequences) == 1:
         return _save(image, file, filename)
-    from pixa.animation import write_animation
+    from pixa.io.animation import write_animation
 
     position = image.tell()
     try:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from pixa import latents
-from pixa.decoder import MAX_PIXELS, Decoder
+from pixa.coding import latents
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UsageError
-from pixa.files import list_inputs
-from pixa.image import helpers, latent_size, rebuilt, tile_slices
+from pixa.image.decoder import MAX_PIXELS, Decoder
+from pixa.image.picture import helpers, latent_size, rebuilt, tile_slices
+from pixa.io.files import list_inputs
 
 CONTENTS = ("pixels", "latents", "symbols")
 DAMAGED = (Corrupt, LimitExceeded, NotPixa, UnsupportedInput)  # the file's own fault, not that of the installation

@@ -25,7 +25,7 @@ class ModelEntry:
         analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
         intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
         tune: what its training took for quality, one of TUNES.
-        coding: what a tile holds, "latents" (`pixa.latents`) or "tokens" (`pixa.tokens`).
+        coding: what a tile holds, "latents" (`pixa.coding.latents`) or "tokens" (`pixa.coding.tokens`).
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
         native: files of graphs that native decoders run in the place of those of the same name without `native_`.
         native_hash: first eight hexadecimal digits of their SHA-256.

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixa.backends import OnnxModel, load_model
 from pixa.cli import main
 from pixa.models.registry import find_model, list_models
+from pixa.runtime.model import OnnxModel, load_model
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of torch cost more than they bring on pictures this small
 SAMPLES = Path(__file__).parents[1] / "app" / "samples"

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixa.app import bench, costs, measurements, showcase
-from pixa.app.bench import main, run
-from pixa.app.codecs import CODECS, PillowCodec
-from pixa.app.costs import COSTS
-from pixa.app.curves import Curve
-from pixa.app.metrics import psnr_rgb
+from pixa.app.bench import costs, measurements, showcase
+from pixa.app.bench import pictures as bench
+from pixa.app.bench.codecs import CODECS, PillowCodec
+from pixa.app.bench.costs import COSTS
+from pixa.app.bench.curves import Curve
+from pixa.app.bench.metrics import psnr_rgb
+from pixa.app.bench.pictures import main, run
 from pixa.errors import UsageError
 
 
@@ -245,7 +246,7 @@ def test_a_missing_extra_is_named(pictures, tmp_path, monkeypatch):
 
 
 def test_importing_the_programs_loads_nothing_heavy():
-    program = "import sys, pixa.app.bench, pixa.app.showcase, pixa.app.speed; print(*sys.modules)"
+    program = "import sys, pixa.app.bench.pictures, pixa.app.bench.showcase, pixa.app.bench.speed; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert "pixa.app.bench" in loaded
+    assert "pixa.app.bench.pictures" in loaded
     assert not {"matplotlib", "scipy", "tqdm", "onnx", "torch", "compressai", "onnxruntime"} & set(loaded)

@@ -21,7 +21,7 @@ from pixa import Decoder, errors
 from pixa.app.bundle import export_decoder
 from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.bitstream.headers import Head
-from pixa.models.export import export
+from pixa.models.export.driver import export
 from pixa.models.registry import find_model, list_models
 from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, read
 from tests.test_mlic import lively

@@ -16,7 +16,7 @@ from PIL import Image
 import pixa
 from pixa.bitstream.container import Chunk, ChunkType, write_file
 from pixa.bitstream.headers import Head
-from pixa.cli import byte_count
+from pixa.cli.program import byte_count
 from pixa.models.registry import find_model
 
 
@@ -339,7 +339,7 @@ def test_decode_keeps_going_without_a_lost_tile_and_says_so(run, tmp_path):
 
 def test_models_of_videos_alone_refuse_pictures(run, photo, monkeypatch):
     entry = replace(find_model("fast"), name="between", intra="fast.1")
-    monkeypatch.setattr("pixa.image.find_model", lambda name, tune=None: entry)
+    monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: entry)
     code, _, err = run("encode", photo)
     assert code == 2 and "between codes what changes between the frames of a video" in err[0]
 
@@ -402,7 +402,7 @@ def test_the_size_limit_is_an_option(run, packed):
     assert run("decode", packed, "--size-limit", 128 * 96)[0] == 0
 
 
-@pytest.mark.parametrize("place", ["pixa.image.encode_picture", "os.replace"])
+@pytest.mark.parametrize("place", ["pixa.image.picture.encode_picture", "os.replace"])
 def test_an_interruption_leaves_nothing_behind(run, monkeypatch, photo, place):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
@@ -462,7 +462,7 @@ def test_messages_go_to_standard_error_and_quiet_drops_them(run, photo, tmp_path
 
 
 def test_the_progress_bar_is_for_terminals_only(run, monkeypatch, photo):
-    monkeypatch.setattr("pixa.console.BAR_AFTER", 0)
+    monkeypatch.setattr("pixa.cli.console.BAR_AFTER", 0)
     assert len(run("encode", photo)[2]) == 1
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     bar, message = run("encode", photo, "-f")[2][-2:]

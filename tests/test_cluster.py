@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.console import Console
+from pixa.cli.console import Console
 from pixa.errors import PixaError
 
 NAMES = [f"{letter}.png" for letter in "abcdefg"] + ["deep/h.png"]
@@ -189,7 +189,7 @@ def test_wrong_addresses_give_one_line(run, tree):
 
 def test_workers_that_do_not_fit_are_refused():
     pytest.importorskip("distributed")
-    from pixa import cluster
+    from pixa.cli import cluster
 
     jobs = [cluster.Job("/in/a.png", "/out/a.pixa"), cluster.Job("/in/deep/b.png", "/out/deep/b.pixa")]
     args, own = SimpleNamespace(output_dir=None, cluster="tcp://x"), cluster.look([])[0]
@@ -205,7 +205,7 @@ def test_a_file_that_kills_its_workers_is_given_up_and_a_lost_cluster_is_told():
     client = pytest.importorskip("distributed.client")
     from distributed import KilledWorker
 
-    from pixa import cluster
+    from pixa.cli import cluster
 
     class Ended(NamedTuple):
         error: Exception

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import pixa
-from pixa.app import codecs
-from pixa.app.codecs import CODECS, find_codec, search_quality
-from pixa.app.metrics import psnr_rgb
+from pixa.app.bench import codecs
+from pixa.app.bench.codecs import CODECS, find_codec, search_quality
+from pixa.app.bench.metrics import psnr_rgb
 from pixa.errors import ModelMissing, UsageError
 
 
@@ -36,12 +36,13 @@ def test_search_finds_the_best_quality_within_a_size(photo):
 
 
 def test_a_changed_encoder_is_another_version(tmp_path, monkeypatch):
-    (tmp_path / "bitstream").mkdir()
-    for source in ("__init__.py", "image.py", "bitstream/entropy.py"):
+    for folder in ("bitstream", "image"):
+        (tmp_path / folder).mkdir()
+    for source in ("__init__.py", "image/picture.py", "bitstream/entropy.py"):
         (tmp_path / source).write_text("before")
     monkeypatch.setattr(pixa, "__file__", str(tmp_path / "__init__.py"))
     versions = []
-    for changed in ("image.py", "bitstream/entropy.py", "cards.md"):
+    for changed in ("image/picture.py", "bitstream/entropy.py", "cards.md"):
         (tmp_path / changed).write_text("after")
         codecs.code_sha256.cache_clear()
         versions.append(find_codec("pixa:fast").version)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pixa.app import bench
-from pixa.app.codecs import find_codec
-from pixa.app.compressai_codec import load_network, zoo
-from pixa.app.costs import COSTS
+from pixa.app.bench import pictures as bench
+from pixa.app.bench.codecs import find_codec
+from pixa.app.bench.compressai_codec import load_network, zoo
+from pixa.app.bench.costs import COSTS
 from pixa.errors import UsageError
 
 MODEL = "bmshj2018-factorized"

@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from pixa.app.codecs import CODECS, find_codec
-from pixa.app.complexity import graph_macs
-from pixa.app.costs import peak_memory
+from pixa.app.bench.codecs import CODECS, find_codec
+from pixa.app.bench.complexity import graph_macs
+from pixa.app.bench.costs import peak_memory
 from pixa.models.registry import find_model
 
 
@@ -38,7 +38,7 @@ def test_macs_of_a_graph(tmp_path):
 
 def test_pixa_decodes_with_what_its_manifest_says_or_less(monkeypatch):
     entry, native = find_model("fast"), find_codec("pixa:fast").complexity(50)
-    monkeypatch.setattr("pixa.backends.OnnxModel.calm", lambda self, y_hat, beside: False)
+    monkeypatch.setattr("pixa.runtime.model.OnnxModel.calm", lambda self, y_hat, beside: False)
     found = find_codec("pixa:fast").complexity(50)
     assert native.decoding_kmac <= found.decoding_kmac * 1.01
     assert found.decoding_kmac == pytest.approx(entry.decode_kmac_per_pixel, rel=0.001)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from pixa.app.curves import Curve, bd_rate
+from pixa.app.bench.curves import Curve, bd_rate
 from pixa.errors import UsageError
 
 RATES, PSNRS = np.array([0.1, 0.25, 0.6, 1.1, 2.0]), np.array([28.0, 31.5, 35.0, 38.2, 41.0])

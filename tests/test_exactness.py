@@ -16,12 +16,12 @@ import torch
 
 import pixa
 from pixa import Decoder
-from pixa.backends import OnnxModel, load_model
+from pixa.coding.latents import CONTEXT_MAX, Z_MAX, TileSymbols
 from pixa.errors import ModelMissing
-from pixa.image import Analysed
-from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols
+from pixa.image.picture import Analysed
 from pixa.models.registry import ModelEntry, list_models
 from pixa.pixels import Picture
+from pixa.runtime.model import OnnxModel, load_model
 from tests.torch_backend import TorchModel, read_graph, walk
 
 EXACT_LIMIT = 2**24
@@ -94,7 +94,7 @@ class TestRuntimes:
     @pytest.mark.parametrize("level", [0, 120, 200])
     def test_onnxruntime_decodes_what_torch_coded(self, photo, entry, model, monkeypatch, level):
         nets = TorchModel(entry)
-        monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
+        monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
         data, coded = Analysed(Picture(photo)).encode(level)
         assert decoded(data, nets)[0] == decoded(data, model)[0]
         (tile,) = Decoder(data).tiles
@@ -113,7 +113,7 @@ class TestVideos:
     def test_symbols_are_equal_and_pixels_within_one_level(self, name, runtime, monkeypatch):
         with pixa.open_video(self.GOLDEN / f"{name}.pixa", jobs=1) as video:
             expected = list(video)
-        monkeypatch.setattr("pixa.video_reader.load_model", lambda entry, threads: RUNTIMES[runtime](entry))
+        monkeypatch.setattr("pixa.video.reader.load_model", lambda entry, threads: RUNTIMES[runtime](entry))
         with pixa.open_video(self.GOLDEN / f"{name}.pixa", jobs=1) as video:
             assert video.symbols_sha256() == self.EXPECTED[name]["symbols_sha256"]
             for samples, other in zip(expected, video, strict=True):

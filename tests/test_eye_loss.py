@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from pixa.app.metrics import ms_ssim as ms_ssim_of_bytes
-from pixa.app.metrics import ssimulacra2 as package_score
-from pixa.models.eye_loss import ms_ssim, seams
-from pixa.models.ssimulacra2 import score, weighted_errors
+from pixa.app.bench.metrics import ms_ssim as ms_ssim_of_bytes
+from pixa.app.bench.metrics import ssimulacra2 as package_score
+from pixa.models.training.eye_loss import ms_ssim, seams
+from pixa.models.training.ssimulacra2 import score, weighted_errors
 
 
 def tensor(samples: np.ndarray) -> torch.Tensor:

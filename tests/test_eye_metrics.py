@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pixa.app.metrics import blockiness, butteraugli
+from pixa.app.bench.metrics import blockiness, butteraugli
 from pixa.errors import UsageError
 
 

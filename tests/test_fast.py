@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from pixa.backends import OnnxModel
+from pixa.coding.latents import TileSymbols
 from pixa.errors import Corrupt
-from pixa.image import Analysed
-from pixa.latents import TileSymbols
-from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
-from pixa.models.export import export
-from pixa.models.fast import Fast, FastConfig, pass_mask
-from pixa.models.fast_graphs import passes
-from pixa.models.layers import LEVELS
-from pixa.models.reduced import coded_first
-from pixa.models.refine import refine
+from pixa.image.picture import Analysed
+from pixa.models.export.driver import export
+from pixa.models.export.fast_graphs import passes
+from pixa.models.export.reduced import coded_first
+from pixa.models.nets.checkerboard import Checkerboard, CheckerboardConfig
+from pixa.models.nets.fast import Fast, FastConfig, pass_mask
+from pixa.models.nets.layers import LEVELS
 from pixa.models.registry import ModelEntry
+from pixa.models.training.refine import refine
 from pixa.pixels import Picture
+from pixa.runtime.model import OnnxModel
 from tests.test_mlic import as_tensor, stir
 
 WIDTHS = {"c": 96, "m": 192, "n": 16, "f": 16, "k": 16, "hidden": 16, "analysis_high": 1, "synthesis_high": 2}
@@ -42,8 +42,8 @@ def nets(tmp_path_factory, coffee) -> Iterator[OnnxModel]:
 @pytest.fixture
 def tile(nets, coffee, monkeypatch) -> tuple[bytes, np.ndarray]:
     """The payload of a picture's only tile, and its latents."""
-    monkeypatch.setattr("pixa.image.find_model", lambda name, tune=None: nets.entry)
-    monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
+    monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: nets.entry)
+    monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
     y = Analysed(Picture(coffee[:200, :296])).y
     return nets.coder.encode_tile(y, 120, nets)[0], y
 

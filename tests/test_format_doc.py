@@ -20,10 +20,10 @@ import numpy as np
 import onnx
 import pytest
 
-from pixa.backends import load_model
 from pixa.bitstream.container import ANCILLARY, MAGIC, VERSION, ChunkType
 from pixa.bitstream.headers import Head
 from pixa.models.registry import ModelEntry, find_wire, list_models
+from pixa.runtime.model import load_model
 from tests.golden_files import EXPECTED, read
 
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import pixa
-from pixa import Decoder, image
-from pixa.app.metrics import psnr_rgb
+from pixa import Decoder
+from pixa.app.bench.metrics import psnr_rgb
 from pixa.bitstream.container import Chunk, ChunkType, read_file, read_varint, write_file
+from pixa.coding.latents import STRIDE, TileSymbols
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError
-from pixa.image import Analysed, tile_slices
-from pixa.latents import STRIDE, TileSymbols
-from pixa.models.rates import rd_lambda
+from pixa.image import picture as image
+from pixa.image.picture import Analysed, tile_slices
+from pixa.models.nets.rates import rd_lambda
 from pixa.pixels import Picture
 
 GREY, GREY_ALPHA, RGB, RGB_ALPHA = 1, 2, 3, 4
@@ -159,7 +160,7 @@ class TestFidelity:
         assert psnr_rgb(wide, pixa.decode(data)) > 25
 
     def test_search_without_torch_is_refused_in_plain_words(self, photo, monkeypatch):
-        monkeypatch.setitem(sys.modules, "pixa.models.anneal", None)
+        monkeypatch.setitem(sys.modules, "pixa.models.training.anneal", None)
         with pytest.raises(UsageError, match=r"effort 7 needs: pip install 'pixa\[train\]'"):
             pixa.encode(photo[:40, :40], effort=7)
 
@@ -198,7 +199,7 @@ class TestWindows:
 
     @pytest.fixture
     def small_windows(self, monkeypatch):
-        return lambda: monkeypatch.setattr("pixa.image.WINDOW", 7)
+        return lambda: monkeypatch.setattr("pixa.image.picture.WINDOW", 7)
 
     def test_analysis_has_no_seams(self, coffee, small_windows):
         picture = Picture(coffee[:391, :577])
@@ -226,7 +227,7 @@ class TestTiles:
 
     @pytest.fixture
     def data(self, coffee, monkeypatch):
-        monkeypatch.setattr("pixa.image.TILE_LOG2", 8)
+        monkeypatch.setattr("pixa.image.picture.TILE_LOG2", 8)
         return pixa.encode(coffee, 60)
 
     def test_tiled_picture_is_as_good(self, coffee, data):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError
-from pixa.io_image import image_to_picture, load, picture_to_image, save
+from pixa.io.image import image_to_picture, load, picture_to_image, save
 from pixa.pixels import Picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pixa.app import metrics
+from pixa.app.bench import metrics
 from pixa.errors import UsageError
-from pixa.models.lpips import LPIPS, SMALLEST_SIDE, load_lpips, squeezenet_features
+from pixa.models.training.lpips import LPIPS, SMALLEST_SIDE, load_lpips, squeezenet_features
 
 BACKBONE = os.environ.get(metrics.BACKBONE)
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from pixa.app.metrics import ms_ssim, psnr_rgb, psnr_ycbcr, ssimulacra2
+from pixa.app.bench.metrics import ms_ssim, psnr_rgb, psnr_ycbcr, ssimulacra2
 from pixa.errors import UsageError
 
 

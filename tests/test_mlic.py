@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 import pixa
 from pixa import Decoder
-from pixa.backends import OnnxModel
-from pixa.image import Analysed
-from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols
-from pixa.models.export import decode_macs, export
-from pixa.models.fast import Fast, FastConfig
-from pixa.models.grow import grow
-from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
-from pixa.models.mlic import CONTEXTS, Mlic, MlicConfig, pass_mask
+from pixa.coding.latents import CONTEXT_MAX, Z_MAX, TileSymbols
+from pixa.image.picture import Analysed
+from pixa.models.export.driver import decode_macs, export
+from pixa.models.export.restore import restore
+from pixa.models.nets.fast import Fast, FastConfig
+from pixa.models.nets.layers import ANCHOR_STEP, LEVELS, Block
+from pixa.models.nets.mlic import CONTEXTS, Mlic, MlicConfig, pass_mask
 from pixa.models.registry import ModelEntry, find_model
-from pixa.models.restore import restore
-from pixa.models.train import main
+from pixa.models.training.grow import grow
+from pixa.models.training.program import main
 from pixa.pixels import Picture
+from pixa.runtime.model import OnnxModel
 from tests.test_exactness import RUNTIMES, decoded, derived_bounds, walked
 from tests.test_format_doc import PlainModel, file_symbols, table
 from tests.test_model import refused_layers
@@ -132,7 +132,7 @@ class TestModel:
         assert decode_macs(Mlic()) <= 120_000
 
     def test_latents_are_searched_with_gradients(self, photo, weights, monkeypatch):
-        monkeypatch.setattr("pixa.image.SEARCH_STEPS", {7: 2})
+        monkeypatch.setattr("pixa.image.picture.SEARCH_STEPS", {7: 2})
         rounded, searched = (pixa.encode(photo[:64, :48], model="mlic", effort=effort) for effort in (0, 7))
         assert searched != rounded
         assert pixa.decode(searched).shape == (64, 48, 3)
@@ -242,7 +242,7 @@ class TestExport:
 
     @pytest.mark.parametrize("size", [(1, 1), (37, 53), (64, 64), (260, 275)])
     def test_pictures_of_any_size_come_back(self, chelsea, weights, nets, monkeypatch, size):
-        monkeypatch.setattr("pixa.image.TILE_LOG2", 8)
+        monkeypatch.setattr("pixa.image.picture.TILE_LOG2", 8)
         picture = np.ascontiguousarray(chelsea[: size[0], : size[1]])
         data, y_hat = Analysed(Picture(picture), "mlic", jobs=1).encode(120)
         decoder = Decoder(data)
@@ -255,10 +255,10 @@ class TestExport:
     def test_windows_leave_no_seam(self, photo, weights, monkeypatch):
         whole = pixa.encode(photo, 80, model="mlic")
         samples = pixa.decode(whole).astype(int)
-        monkeypatch.setattr("pixa.image.WINDOW", 7)
+        monkeypatch.setattr("pixa.image.picture.WINDOW", 7)
         assert np.abs(pixa.decode(whole) - samples).max() <= 1
         _, y_hat = Analysed(Picture(photo), "mlic").encode(160)
-        monkeypatch.setattr("pixa.image.WINDOW", 128)
+        monkeypatch.setattr("pixa.image.picture.WINDOW", 128)
         _, expected = Analysed(Picture(photo), "mlic").encode(160)
         assert (np.abs(y_hat - expected) > 1e-3).mean() < 0.01
 
@@ -331,7 +331,7 @@ class TestExactness:
     @pytest.mark.parametrize("level", [0, 200])
     def test_onnxruntime_decodes_what_torch_coded(self, photo, entry, nets, monkeypatch, level):
         torch_nets = TorchModel(entry)
-        monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: torch_nets)
+        monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: torch_nets)
         data, _ = Analysed(Picture(photo[:96, :128]), "mlic").encode(level)
         assert decoded(data, torch_nets)[0] == decoded(data, nets)[0]
 

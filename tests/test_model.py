@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from pixa import Decoder
-from pixa.app.agreement import agreement
-from pixa.backends import OnnxModel
-from pixa.image import Analysed
-from pixa.latents import STRIDE
-from pixa.models.backbone import Backbone
-from pixa.models.evaluate import rd_loss
-from pixa.models.exact import Exact
-from pixa.models.export import decode_macs, export, level_arrays, prove_exact
-from pixa.models.fast import PASSES, Fast, FastConfig
-from pixa.models.layers import ANCHOR_STEP, LEVELS, Block
+from pixa.app.bench.agreement import agreement
+from pixa.coding.latents import STRIDE
+from pixa.image.picture import Analysed
+from pixa.models.export.driver import decode_macs, export, level_arrays, prove_exact
+from pixa.models.export.restore import restore, stored
+from pixa.models.nets.backbone import Backbone
+from pixa.models.nets.exact import Exact
+from pixa.models.nets.fast import PASSES, Fast, FastConfig
+from pixa.models.nets.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.registry import ModelEntry, find_model
-from pixa.models.restore import restore, stored
+from pixa.models.training.evaluate import rd_loss
 from pixa.pixels import Picture
+from pixa.runtime.model import OnnxModel
 
 SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_high=1)
 
@@ -173,8 +173,8 @@ class TestExport:
         written = export(lively, "test", 9, tmp_path)
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
         nets = OnnxModel(ModelEntry(**written))
-        monkeypatch.setattr("pixa.image.find_model", lambda name, tune=None: nets.entry)
-        monkeypatch.setattr("pixa.image.load_model", lambda entry, jobs: nets)
+        monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: nets.entry)
+        monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
         return nets
 
     @torch.no_grad()

@@ -16,19 +16,19 @@ import torch
 
 import pixa
 from pixa import Decoder
-from pixa.backends import NATIVE, OnnxModel
+from pixa.coding.latents import TileSymbols
 from pixa.errors import ModelMissing
-from pixa.image import Analysed
-from pixa.latents import TileSymbols
-from pixa.models import native
-from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
-from pixa.models.checkerboard_graphs import means, passes
-from pixa.models.exact import ExactPointwise
-from pixa.models.export import export
-from pixa.models.graph import FLOAT, Network, spatial
-from pixa.models.integers import IntegerGraph, fits
+from pixa.image.picture import Analysed
+from pixa.models.export import native
+from pixa.models.export.checkerboard_graphs import means, passes
+from pixa.models.export.driver import export
+from pixa.models.export.graph import FLOAT, Network, spatial
+from pixa.models.export.integers import IntegerGraph, fits
+from pixa.models.nets.checkerboard import Checkerboard, CheckerboardConfig
+from pixa.models.nets.exact import ExactPointwise
 from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.pixels import Picture
+from pixa.runtime.model import NATIVE, OnnxModel
 
 SMALL = CheckerboardConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=2, synthesis_high=2)
 

@@ -19,11 +19,11 @@ import pixa
 gradio = pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
 
-from pixa.app.clips import pan, write_video  # noqa: E402
-from pixa.app.comparison import list_codecs  # noqa: E402
 from pixa.app.page import program  # noqa: E402
-from pixa.video_reader import Video  # noqa: E402
-from pixa.video_writer import VideoWriter  # noqa: E402
+from pixa.app.page.clips import pan, write_video  # noqa: E402
+from pixa.app.page.comparison import list_codecs  # noqa: E402
+from pixa.video.reader import Video  # noqa: E402
+from pixa.video.writer import VideoWriter  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SHOWN = "[data-shown]"

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixa.app import clips
-from pixa.app.clips import RIVALS, PixaVideo, beside, code, draw_frames, frame_psnrs, pan, read_clip, within_size
+from pixa.app.page import clips
+from pixa.app.page.clips import RIVALS, PixaVideo, beside, code, draw_frames, frame_psnrs, pan, read_clip, within_size
 from pixa.errors import LimitExceeded, UnsupportedInput
 
 av = pytest.importorskip("av")

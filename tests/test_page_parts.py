@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.app import batch, comparison, figures, live_curves
-from pixa.app.clips import list_video_models
-from pixa.app.codecs import pixa_codecs
-from pixa.app.comparison import FREE, ORIGINAL, SAME_PSNR, SAME_SIZE, Result, Subject, compare
-from pixa.app.curves import Curve
-from pixa.app.heatmap import ERROR_GAIN, bit_map, block_bits, error_map, palette
-from pixa.app.measurements import Job, measure, read_picture
-from pixa.app.uploads import MAX_FILES, Upload, read_batch, read_samples, read_upload
+from pixa.app.bench.codecs import pixa_codecs
+from pixa.app.bench.curves import Curve
+from pixa.app.bench.measurements import Job, measure, read_picture
+from pixa.app.page import batch, comparison, figures, live_curves
+from pixa.app.page.clips import list_video_models
+from pixa.app.page.comparison import FREE, ORIGINAL, SAME_PSNR, SAME_SIZE, Result, Subject, compare
+from pixa.app.page.heatmap import ERROR_GAIN, bit_map, block_bits, error_map, palette
+from pixa.app.page.uploads import MAX_FILES, Upload, read_batch, read_samples, read_upload
 from pixa.errors import LimitExceeded, UnsupportedInput
-from pixa.image import Analysed
+from pixa.image.picture import Analysed
 
 PIXA, JPEG = ("pixa:fast", 40), ("jpeg", 30)
 GROUPS = ("psnr", "ms-ssim", "ssimulacra2")
@@ -204,7 +204,7 @@ def test_models_are_offered_for_what_they_code():
 
 def test_nothing_but_the_page_itself_loads_its_libraries():
     parts = "batch, bench, clips, comparison, figures, heatmap, live_curves, uploads"
-    code = f"import sys, pixa.cli; from pixa.app import {parts}; print(*sys.modules)"
+    code = f"import sys, pixa.cli.program; from pixa.app import {parts}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"gradio", "matplotlib", "torch", "av"} & set(modules)
 

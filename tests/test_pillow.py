@@ -179,7 +179,9 @@ class TestSmall:
         slow = Image.fromarray(pixa.decode(large))
         slow.thumbnail((side, side))
         image = opened(large)
-        monkeypatch.setattr("pixa.backends.OnnxModel.synthesis", lambda *_: pytest.fail("the whole picture is decoded"))
+        monkeypatch.setattr(
+            "pixa.runtime.model.OnnxModel.synthesis", lambda *_: pytest.fail("the whole picture is decoded")
+        )
         image.thumbnail((side, side))
         assert image.size == slow.size
         assert psnr(image, slow) > 36

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixa
-from pixa.image import Analysed
+from pixa.image.picture import Analysed
+from pixa.image.rate import LEVELS, SIZE_SLOPE, Ladder, first_above
 from pixa.pixels import Picture
-from pixa.rate import LEVELS, SIZE_SLOPE, Ladder, first_above
 
 STEPS = st.lists(st.sampled_from([0.0, 0.0, 0.001, SIZE_SLOPE, 0.3, 50.0]), min_size=201, max_size=201)
 

@@ -12,14 +12,14 @@ from PIL import Image
 
 import pixa
 from pixa import Decoder
-from pixa.backends import OnnxModel
 from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
-from pixa.decoder import REDUCTIONS
 from pixa.errors import Corrupt, ModelMissing, UsageError
-from pixa.models.reduced import fit
+from pixa.image.decoder import REDUCTIONS
+from pixa.image.reduced import synthesis
+from pixa.models.export.reduced import fit
+from pixa.models.export.restore import restore
 from pixa.models.registry import find_model
-from pixa.models.restore import restore
-from pixa.reduced import synthesis
+from pixa.runtime.model import OnnxModel
 
 SMALLER = REDUCTIONS[1:]
 

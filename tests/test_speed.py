@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pixa.app import speed
+from pixa.app.bench import speed
 
 
 @pytest.fixture

@@ -16,27 +16,27 @@ import pytest
 import torch
 from PIL import Image
 
-from pixa import inter
-from pixa.backends import OnnxModel
 from pixa.bitstream import entropy
 from pixa.bitstream.headers import Head
+from pixa.coding import inter
+from pixa.coding.latents import CONTEXT_MAX, Z_MAX, TileSymbols, encode_tile, seen
 from pixa.errors import Corrupt, PixaError
-from pixa.image import Analysed
-from pixa.latents import CONTEXT_MAX, Z_MAX, TileSymbols, encode_tile, seen
-from pixa.models import motion
-from pixa.models.checkerboard import Checkerboard, CheckerboardConfig
-from pixa.models.export import bias_of, decode_macs, export
-from pixa.models.fast import Fast, FastConfig
-from pixa.models.layers import ANCHOR_STEP, LEVELS
-from pixa.models.overlap import compensate
+from pixa.image.picture import Analysed
+from pixa.models.export.driver import bias_of, decode_macs, export
+from pixa.models.export.restore import restore
+from pixa.models.export.stem_graphs import scales
+from pixa.models.nets.checkerboard import Checkerboard, CheckerboardConfig
+from pixa.models.nets.fast import Fast, FastConfig
+from pixa.models.nets.layers import ANCHOR_STEP, LEVELS
+from pixa.models.nets.stem import PLANES, TAPS, Past, Stem, StemConfig, nothing
 from pixa.models.registry import ModelEntry, find_model
-from pixa.models.restore import restore
-from pixa.models.search import search
-from pixa.models.stem import PLANES, TAPS, Past, Stem, StemConfig, nothing
-from pixa.models.stem_graphs import scales
-from pixa.models.train import main
+from pixa.models.training.program import main
+from pixa.motion import fields as motion
+from pixa.motion.overlap import compensate
+from pixa.motion.search import search
 from pixa.pixels import Picture
-from pixa.video import FrameCoder
+from pixa.runtime.model import OnnxModel
+from pixa.video.frames import FrameCoder
 from tests.test_exactness import RUNTIMES, derived_bounds
 from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
 from tests.test_mlic import WIDTHS, as_tensor, stir
@@ -550,8 +550,8 @@ class TestTrainer:
     @pytest.mark.parametrize("priced", [False, True])
     def test_tables_are_fitted_to_groups(self, clips, folder, stem, priced):
         from pixa.datasets.clips import Clips
-        from pixa.models.calibrate import calibrated_tables
-        from pixa.models.stem_run import coded_groups, motion_symbols
+        from pixa.models.export.calibrate import calibrated_tables
+        from pixa.models.training.stem_run import coded_groups, motion_symbols
 
         clips = Clips([clips], 3, 64)
         coded = list(coded_groups(stem, restore(folder / "fast.test"), clips, 0, 3, 3, 64, priced))

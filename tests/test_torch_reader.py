@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import pixa
-from pixa import tokens
+from pixa.coding import tokens
 from pixa.errors import Corrupt, LimitExceeded, ModelMissing, NotPixa, PixaError, UnsupportedInput, UsageError
 
 torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from pixa.backends import OnnxModel  # noqa: E402
-from pixa.image import Analysed  # noqa: E402
+from pixa.image.picture import Analysed  # noqa: E402
 from pixa.pixels import Picture  # noqa: E402
+from pixa.runtime.model import OnnxModel  # noqa: E402
 from pixa.torch import PixaDataset, collate  # noqa: E402
 
 
@@ -171,7 +171,7 @@ def test_a_missing_model_is_never_skipped(folder, monkeypatch):
     def find_wire(*_):
         raise ModelMissing("no such model")
 
-    monkeypatch.setattr("pixa.decoder.find_wire", find_wire)
+    monkeypatch.setattr("pixa.image.decoder.find_wire", find_wire)
     with pytest.raises(ModelMissing):
         PixaDataset(folder, on_error="skip")[0]
 

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 
 from pixa.datasets.pictures import Pictures
-from pixa.models.backbone import TRANSFORMS
-from pixa.models.checkpoint import load_model
-from pixa.models.image_run import ImageConfig
+from pixa.models.export.restore import restore
+from pixa.models.nets.backbone import TRANSFORMS
 from pixa.models.registry import find_model
-from pixa.models.restore import restore
-from pixa.models.train import main, train
+from pixa.models.training.checkpoint import load_model
+from pixa.models.training.image_run import ImageConfig
+from pixa.models.training.program import main, train
 
 CROP = 64
 
@@ -273,7 +273,7 @@ class TestTrainer:
         """The environment is the one that torchrun sets."""
         options = {"out": tmp_path / "pair", "minutes": 0.05, "crop": CROP, "held-out": 1, "batch": 2, "threads": 1}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        command = [sys.executable, "-X", "faulthandler", "-m", "pixa.models.train", "--data", *config.data, *words]
+        command = [sys.executable, "-X", "faulthandler", "-m", "pixa.models.training", "--data", *config.data, *words]
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

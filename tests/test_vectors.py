@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from pixa import inter
-from pixa.backends import load_model
 from pixa.bitstream import entropy
-from pixa.models import vector_fit, vectors
-from pixa.models.motion import REACH
+from pixa.coding import inter
+from pixa.models.export import vector_fit
 from pixa.models.registry import find_model
+from pixa.motion import vectors
+from pixa.motion.fields import REACH
+from pixa.runtime.model import load_model
 
 LEVEL = 100
 SIZE = (18, 22)

@@ -14,15 +14,17 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa import latents, video_reader, video_writer
-from pixa.backends import load_model
 from pixa.bitstream.container import PREFIX, Chunk, ChunkType, write_chunk
 from pixa.bitstream.headers import VideoHeader
 from pixa.bitstream.packets import ChunkFile, Index, KeyFrame, Packet
+from pixa.coding import latents
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UnsupportedVersion, UsageError
 from pixa.models.registry import find_model, list_models
-from pixa.video_reader import Video
-from pixa.video_writer import VideoWriter
+from pixa.runtime.model import load_model
+from pixa.video import reader as video_reader
+from pixa.video import writer as video_writer
+from pixa.video.reader import Video
+from pixa.video.writer import VideoWriter
 
 GOLDEN = Path(__file__).parent / "golden" / "video"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

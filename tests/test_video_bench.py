@@ -8,7 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from pixa.app import bench, ffmpeg, video_codecs, video_metrics
+from pixa.app.bench import ffmpeg, video_codecs, video_metrics
+from pixa.app.bench import pictures as bench
 from pixa.bitstream.headers import VideoHeader
 from pixa.errors import PixaError, UnsupportedInput, UsageError
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa import io_video
 from pixa.cli import main
-from pixa.video_reader import Video
+from pixa.io import video as io_video
+from pixa.video.reader import Video
 
 
 def scene(number, width=64, height=48):

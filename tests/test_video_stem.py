@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pixa.backends import OnnxModel
 from pixa.bitstream.container import ChunkType
 from pixa.errors import Corrupt, PixaError
-from pixa.models.export import export
-from pixa.models.fast import Fast, FastConfig
-from pixa.models.stem import Stem, StemConfig
-from pixa.video import FrameCoder
-from pixa.video_rate import offset
-from pixa.video_reader import Video
-from pixa.video_writer import VideoWriter
+from pixa.models.export.driver import export
+from pixa.models.nets.fast import Fast, FastConfig
+from pixa.models.nets.stem import Stem, StemConfig
+from pixa.runtime.model import OnnxModel
+from pixa.video.frames import FrameCoder
+from pixa.video.rate import offset
+from pixa.video.reader import Video
+from pixa.video.writer import VideoWriter
 from tests.test_mlic import WIDTHS, stir
 
 pytestmark = pytest.mark.usefixtures("installed")

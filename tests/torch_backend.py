@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
-from pixa.backends import OnnxModel
 from pixa.models.registry import ModelEntry
+from pixa.runtime.model import OnnxModel
 
 
 def walk(path: Path, inputs: Mapping[str, object], constant: Callable, operators: Mapping[str, Callable]) -> list:

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixa.decoder import Decoder
 from pixa.errors import PixaError, UsageError
-from pixa.image import encode_picture
+from pixa.image.decoder import Decoder
+from pixa.image.picture import encode_picture
 from pixa.models.registry import ModelEntry, find_model
 from pixa.pixels import Picture
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from pixa.app import batch, figures
-from pixa.app.comparison import list_codecs
+from pixa.app.page import batch, figures
+from pixa.app.page.comparison import list_codecs
 from pixa.app.page.curves_tab import LONG
 from pixa.app.page.desk import discard, keep, plain_words
 from pixa.app.page.picture_tab import PRIVATE
-from pixa.app.uploads import MAX_FILES, SUFFIXES, read_batch
+from pixa.app.page.uploads import MAX_FILES, SUFFIXES, read_batch
 
 
 def build() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import gradio as gr
 
-from pixa.app import figures, live_curves
-from pixa.app.comparison import Result, Subject, list_codecs
-from pixa.app.curves import Curve
-from pixa.app.live_curves import FIRST, GROUPS, as_csv, as_json, draw, marks, measure_curves
+from pixa.app.bench.curves import Curve
+from pixa.app.page import figures, live_curves
+from pixa.app.page.comparison import Result, Subject, list_codecs
 from pixa.app.page.desk import keep, plain_words
+from pixa.app.page.live_curves import FIRST, GROUPS, as_csv, as_json, draw, marks, measure_curves
 from pixa.app.page.picture_tab import PRIVATE
 
 HINT = """\

@@ -7,13 +7,13 @@ from pathlib import Path
 import gradio as gr
 
 from pixa import Decoder
-from pixa.app import figures
-from pixa.app.comparison import write_png
-from pixa.app.heatmap import bit_map, bits_scale, block_bits
+from pixa.app.page import figures
+from pixa.app.page.comparison import write_png
 from pixa.app.page.desk import discard, keep, plain_words
+from pixa.app.page.heatmap import bit_map, bits_scale, block_bits
 from pixa.app.page.picture_tab import EVENT, PRIVATE
+from pixa.app.page.uploads import MAX_PIXELS, Upload, read_upload
 from pixa.app.page.viewer import view, viewer
-from pixa.app.uploads import MAX_PIXELS, Upload, read_upload
 from pixa.bitstream.packets import is_video
 from pixa.errors import UnsupportedInput
 

@@ -14,8 +14,8 @@ import gradio as gr
 import numpy as np
 
 import pixa
-from pixa.app import figures
-from pixa.app.comparison import (
+from pixa.app.page import figures
+from pixa.app.page.comparison import (
     LOCKS,
     ORIGINAL,
     SAME_SIZE,
@@ -26,10 +26,10 @@ from pixa.app.comparison import (
     suffix_of,
     write_png,
 )
-from pixa.app.heatmap import bit_map, block_bits, error_map
 from pixa.app.page.desk import discard, keep, plain_words
+from pixa.app.page.heatmap import bit_map, block_bits, error_map
+from pixa.app.page.uploads import Upload, read_samples, read_upload
 from pixa.app.page.viewer import view, viewer
-from pixa.app.uploads import Upload, read_samples, read_upload
 
 SAMPLES = sorted((Path(__file__).parent.parent / "samples").glob("*.png"))
 PICTURE, ERRORS, BITS = LAYERS = ("pictures", "errors", "bits (.pixa)")

@@ -14,11 +14,11 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from pixa.app.codecs import find_codec
-from pixa.app.comparison import list_codecs
-from pixa.app.curves import Curve
+from pixa.app.bench.codecs import find_codec
+from pixa.app.bench.curves import Curve
 from pixa.app.page import batch_tab, curves_tab, desk, inspect_tab, picture_tab, video_tab
-from pixa.app.uploads import MAX_BYTES
+from pixa.app.page.comparison import list_codecs
+from pixa.app.page.uploads import MAX_BYTES
 from pixa.errors import PixaError
 
 LOOPBACK = "127.0.0.1"

@@ -7,9 +7,19 @@ from importlib.util import find_spec
 
 import gradio as gr
 
-from pixa.app import clips, figures
-from pixa.app.clips import RIVALS, PixaVideo, beside, code, draw_frames, list_video_models, pan, read_clip, within_size
-from pixa.app.measurements import read_picture
+from pixa.app.bench.measurements import read_picture
+from pixa.app.page import clips, figures
+from pixa.app.page.clips import (
+    RIVALS,
+    PixaVideo,
+    beside,
+    code,
+    draw_frames,
+    list_video_models,
+    pan,
+    read_clip,
+    within_size,
+)
 from pixa.app.page.curves_tab import LONG
 from pixa.app.page.desk import keep, plain_words
 from pixa.app.page.picture_tab import PRIVATE, SAMPLES

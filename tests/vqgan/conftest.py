@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import pixa
-from pixa.backends import TokenModel
+from pixa.models.export.vqgan_export import export
+from pixa.models.nets.vqgan import Vqgan
 from pixa.models.registry import ModelEntry, find_model
-from pixa.models.vqgan import Vqgan
-from pixa.models.vqgan_export import export
+from pixa.runtime.model import TokenModel
 from tests.vqgan.models import settled
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pixa import Decoder
-from pixa.backends import TokenModel
-from pixa.models.vqgan import Vqgan, VqganConfig
+from pixa.models.nets.vqgan import Vqgan, VqganConfig
+from pixa.runtime.model import TokenModel
 
 SMALL = VqganConfig(c=16, d=6, groups=8, analysis=1, analysis_low=1, low=1, high=1, quarter=1, embedding=6,
                     features=12, hidden=16)  # fmt: skip

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pixa.backends import TokenModel
 from pixa.bitstream import categorical
 from pixa.bitstream.tables import TOTAL
 from pixa.errors import ModelMissing
+from pixa.models.export.vqgan_export import export, layer_names
 from pixa.models.registry import ModelEntry, find_model, list_models
-from pixa.models.vqgan_export import export, layer_names
+from pixa.runtime.model import TokenModel
 from tests.torch_backend import TorchModel
 from tests.vqgan.models import decoded, settled
 

@@ -13,13 +13,13 @@ from torch import nn
 
 import pixa
 from pixa import Decoder
-from pixa.backends import TokenModel
-from pixa.image import Analysed
-from pixa.models.layers import Block
+from pixa.image.picture import Analysed
+from pixa.models.export.vqgan_export import export
+from pixa.models.nets.layers import Block
+from pixa.models.nets.vqgan import VqganConfig
 from pixa.models.registry import ModelEntry
-from pixa.models.vqgan import VqganConfig
-from pixa.models.vqgan_export import export
 from pixa.pixels import Picture
+from pixa.runtime.model import TokenModel
 from tests.vqgan.models import SMALL, as_tensor, settled
 
 
@@ -51,7 +51,7 @@ class TestFiles:
         whole = pixa.encode(coffee, 80, model="vqgan")
         samples = pixa.decode(whole).astype(int)
         _, expected = Analysed(Picture(coffee), "vqgan").encode(160)
-        monkeypatch.setattr("pixa.image.WINDOW", 12)
+        monkeypatch.setattr("pixa.image.picture.WINDOW", 12)
         assert np.abs(pixa.decode(whole) - samples).max() <= 1
         _, y_hat = Analysed(Picture(coffee), "vqgan").encode(160)
         assert (np.abs(y_hat - expected) > 1e-3).mean() < 0.01

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from pixa.models.quantizer import Codebook, nearest
-from pixa.models.vqgan import NESTED, Vqgan, VqganConfig
-from pixa.models.vqgan_export import decode_macs
+from pixa.models.export.vqgan_export import decode_macs
+from pixa.models.nets.quantizer import Codebook, nearest
+from pixa.models.nets.vqgan import NESTED, Vqgan, VqganConfig
 from tests.vqgan.models import SMALL, as_tensor, settled
 
 

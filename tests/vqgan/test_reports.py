@@ -10,11 +10,11 @@ from PIL import Image
 
 import pixa
 from pixa import Decoder
-from pixa.app import crops, low_rates, token_costs
-from pixa.app.agreement import agreement
-from pixa.app.codecs import CODECS
-from pixa.app.curves import Curve
-from pixa.app.metrics import psnr_rgb
+from pixa.app.bench import crops, low_rates, token_costs
+from pixa.app.bench.agreement import agreement
+from pixa.app.bench.codecs import CODECS
+from pixa.app.bench.curves import Curve
+from pixa.app.bench.metrics import psnr_rgb
 from pixa.errors import UsageError
 
 
@@ -22,7 +22,7 @@ class TestCrops:
     """The page of details at equal size."""
 
     def test_page_shows_every_codec_within_the_size(self, photo, weights, tmp_path, monkeypatch):
-        monkeypatch.setattr("pixa.app.codecs.code_sha256", str)
+        monkeypatch.setattr("pixa.app.bench.codecs.code_sha256", str)
         Image.fromarray(photo).save(tmp_path / "photo.png")
         page = tmp_path / "docs" / "crops"
         words = [

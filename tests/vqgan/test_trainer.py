@@ -15,21 +15,21 @@ from PIL import Image
 
 import pixa
 from pixa.errors import UsageError
-from pixa.models.perceptual import NAMES, STAGES, load_vgg
+from pixa.models.export.vqgan_export import export, load, restore
+from pixa.models.nets.token_bits import TokenBits
+from pixa.models.nets.vqgan import VqganConfig
 from pixa.models.registry import find_model
-from pixa.models.token_bits import TokenBits
-from pixa.models.train import main
-from pixa.models.vqgan import VqganConfig
-from pixa.models.vqgan_export import export, load, restore
+from pixa.models.training.perceptual import NAMES, STAGES, load_vgg
+from pixa.models.training.program import main
 from tests.vqgan.models import SMALL, as_tensor, settled
 
 
 @pytest.fixture
 def run(photo, tmp_path, monkeypatch) -> Callable[..., dict]:
     """Trains for a second more than was trained before; returns the checkpoint."""
-    monkeypatch.setattr("pixa.models.vqgan_run.START_CROPS", 16)
-    monkeypatch.setattr("pixa.models.vqgan_run.CALIBRATION_CROPS", 8)
-    monkeypatch.setattr("pixa.models.vqgan_run.VqganConfig", partial(VqganConfig, groups=8))
+    monkeypatch.setattr("pixa.models.training.vqgan_run.START_CROPS", 16)
+    monkeypatch.setattr("pixa.models.training.vqgan_run.CALIBRATION_CROPS", 8)
+    monkeypatch.setattr("pixa.models.training.vqgan_run.VqganConfig", partial(VqganConfig, groups=8))
     (tmp_path / "data").mkdir()
     for name, part in (("a", photo[:128, :128]), ("b", photo[64:192, 100:228])):
         Image.fromarray(part).save(tmp_path / "data" / f"{name}.png")

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixa.decoder import Decoder
-from pixa.image import encode_picture
-from pixa.io_image import picture_to_image
+from pixa.image.decoder import Decoder
+from pixa.image.picture import encode_picture
+from pixa.io.image import picture_to_image
 from pixa.pixels import Picture
 
 HERE = Path(__file__).parent

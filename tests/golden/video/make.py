@@ -16,8 +16,8 @@ from PIL import Image
 
 from pixa.bitstream.headers import VideoHeader
 from pixa.models.registry import list_models
-from pixa.video_reader import Video
-from pixa.video_writer import VideoWriter
+from pixa.video.reader import Video
+from pixa.video.writer import VideoWriter
 
 HERE = Path(__file__).parent
 TIMES = (5, 38, 71, 105, 171, 204)  # milliseconds, one frame left out

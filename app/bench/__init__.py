@@ -1,0 +1,1 @@
+"""The benchmark: rivals, metrics, measurements, curves and reports."""

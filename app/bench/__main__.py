@@ -1,0 +1,7 @@
+"""`python -m pixa.app.bench`."""
+
+import sys
+
+from pixa.app.bench.pictures import main
+
+sys.exit(main())

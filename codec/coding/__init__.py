@@ -1,0 +1,1 @@
+"""What a tile holds: latents, latents of inter frames, or tokens."""

@@ -1,0 +1,202 @@
+"""The decoder for embedding: parse and check first, load a model only for pixels. No Pillow, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file, salvage
+from pixa.bitstream.deflate import read_metadata
+from pixa.bitstream.headers import Head
+from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput, UsageError
+from pixa.models.registry import find_wire
+
+if TYPE_CHECKING:
+    from pixa.image.picture import Progress
+    from pixa.pixels import Picture
+    from pixa.runtime.model import OnnxModel
+
+MAX_PIXELS = 1 << 28
+REDUCTIONS = (1, 2, 4, 8)
+METADATA = {ChunkType.ICC: "icc", ChunkType.EXIF: "exif", ChunkType.XMP: "xmp"}
+
+
+class Decoder:
+    """A parsed file.
+
+    Args:
+        data: the whole file.
+        max_pixels: larger pictures are refused before memory is taken for them.
+        jobs: threads, 0 for all cores.
+        keep_going: take damaged and missing tiles for lost instead of refusing the file.
+
+    Attributes:
+        width, height: pixels.
+        channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        quality: 0 to 100.
+        metadata: any of "icc", "exif", "xmp" -> bytes.
+        lost: numbers of the tiles that `picture` had to guess, in ascending order.
+
+    Raises:
+        NotPixa, UnsupportedVersion, Corrupt, LimitExceeded: by name what is wrong with the data.
+    """
+
+    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS, jobs: int = 0, keep_going: bool = False):
+        self.jobs, self.size, self.chunks = jobs, len(data), []
+        self.keep_going, self.lost = keep_going, []
+        for chunk in salvage(data) if keep_going else read_file(data):
+            self.chunks.append(chunk)
+            if len(self.chunks) == 1:
+                self.head = self.read_head(chunk, max_pixels)
+        if not self.chunks:
+            raise Corrupt("the file ends before its header")
+        if keep_going:
+            self.chunks += [Chunk(ChunkType.TILE, b"")] * (self.tiles_announced - len(self.tiles))
+        self.check_order()
+        self.width, self.height, self.quality = self.head.width, self.head.height, self.head.level / 2
+        self.channels = 1 + 2 * self.head.colour + self.head.alpha
+        self.metadata = {METADATA[c.type]: read_metadata(c.payload) for c in self.chunks if c.type in METADATA}
+
+    @staticmethod
+    def read_head(chunk: Chunk, max_pixels: int) -> Head:
+        if chunk.type != ChunkType.HEAD:
+            raise Corrupt("the file does not begin with its header")
+        head = Head.read(chunk.payload)
+        if head.kind:
+            raise UnsupportedInput("this is a video: open it with pixa.open_video")
+        if head.width * head.height > max_pixels:
+            raise LimitExceeded(f"{head.width}x{head.height} is over the limit of {max_pixels} pixels")
+        return head
+
+    def check_order(self) -> None:
+        """One header, an alpha plane if it says so, as many tiles as the size asks for, each kind of metadata once."""
+        kinds, tiles = [chunk.type for chunk in self.chunks], self.tiles_announced
+        if kinds.count(ChunkType.TILE) < tiles:
+            raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
+        expected = {ChunkType.HEAD: 1, ChunkType.ALPHA: self.head.alpha, ChunkType.TILE: tiles}
+        critical = [kind for kind in kinds if not kind & ANCILLARY]
+        if any(critical.count(kind) != expected.get(kind, 0) for kind in {*expected, *critical}):
+            raise Corrupt("the file has parts that its header does not announce")
+        if any(kinds.count(kind) > 1 for kind in (*METADATA, ChunkType.THUMBNAIL)):
+            raise Corrupt("a kind of metadata stands twice in the file")
+        if critical != sorted(critical):
+            raise Corrupt("the parts of the file are out of order")
+
+    @property
+    def model(self) -> str:
+        """Name of the model, or its number where it is not installed."""
+        from pixa.errors import ModelMissing
+
+        try:
+            entry = find_wire(self.head.model, self.head.model_hash)
+        except ModelMissing:
+            return f"#{self.head.model}"
+        return f"{entry.name}.{entry.tag}"
+
+    def info(self) -> dict:
+        """What the headers say, ready for JSON; loads no model."""
+        return {
+            "format_version": VERSION,
+            "width": self.width,
+            "height": self.height,
+            "channels": self.channels,
+            "quality": self.quality,
+            "model": self.model,
+            "model_hash": f"{self.head.model_hash:08x}",
+            "bytes": self.size,
+            "bpp": round(8 * self.size / (self.width * self.height), 4),
+            "tiles": len(self.tiles),
+            "chunks": [{"type": chunk_name(c.type), "bytes": len(c.payload)} for c in self.chunks],
+            "metadata": {name: len(value) for name, value in self.metadata.items()},
+        }
+
+    @property
+    def tiles_announced(self) -> int:
+        """How many tiles a picture of this size has."""
+        side = 1 << self.head.tile_log2
+        return -(-self.head.width // side) * -(-self.head.height // side)
+
+    @property
+    def tiles(self) -> list[bytes]:
+        return [chunk.payload for chunk in self.chunks if chunk.type == ChunkType.TILE]
+
+    @cached_property
+    def nets(self) -> OnnxModel:
+        from pixa.runtime.model import load_model
+
+        return load_model(find_wire(self.head.model, self.head.model_hash), self.jobs)
+
+    @cached_property
+    def thumbnail(self) -> Decoder | None:
+        """The file's picture at 1/8, which is a file itself; None where it carries none.
+
+        Raises:
+            PixaError: as `Decoder`; `Corrupt` also where size or channels are others than those of the picture.
+        """
+        payload = next((chunk.payload for chunk in self.chunks if chunk.type == ChunkType.THUMBNAIL), None)
+        if payload is None:
+            return None
+        small = Decoder(payload, jobs=self.jobs)
+        size = -(-self.width // 8), -(-self.height // 8)
+        if (small.width, small.height, small.channels) != (*size, self.channels):
+            raise Corrupt("the thumbnail is not one of this picture")
+        return small
+
+    def picture(self, progress: Progress | None = None, reduce: int = 1) -> Picture:
+        """The picture. With `keep_going`, lost tiles show what their surroundings suggest.
+
+        Args:
+            reduce: 2, 4 or 8 for a picture at 1/2, 1/4 or 1/8, sides rounded up, which is faster; at 1/8 it is the
+                thumbnail where the file carries one.
+
+        Raises:
+            ModelMissing: the model is not installed.
+            Corrupt: a tile or the alpha plane contradicts itself, or no tile is left.
+            UsageError: another reduction.
+        """
+        if reduce not in REDUCTIONS:
+            raise UsageError(f"pictures are reduced by 1, 2, 4 or 8, not {reduce}")
+        if reduce == 8 and self.thumbnail:
+            picture = self.thumbnail.picture(progress)
+            picture.metadata = self.metadata
+            return picture
+        import numpy as np
+
+        from pixa.image.picture import decode_alpha, decode_samples
+        from pixa.image.reduced import average, decode_reduced
+        from pixa.pixels import Picture
+
+        alpha = [
+            decode_alpha(chunk.payload, self.height, self.width)[:, :, None]
+            for chunk in self.chunks
+            if chunk.type == ChunkType.ALPHA
+        ]
+        self.lost = []
+        lost = self.lost if self.keep_going else None
+        if reduce == 1:
+            samples = decode_samples(self.head, self.tiles, self.nets, progress, lost)
+        else:
+            samples = decode_reduced(self.head, self.tiles, self.nets, reduce, progress, lost)
+            alpha = [average(plane, reduce) for plane in alpha]
+        return Picture(np.concatenate([samples, *alpha], 2) if alpha else samples, self.metadata)
+
+    def symbols_sha256(self, progress: Progress | None = None) -> str:
+        """SHA-256 of every symbol (int16, little-endian, tile by tile): equal on every machine.
+
+        Raises:
+            ModelMissing, Corrupt: as `picture`.
+        """
+        from pixa.image.picture import tile_slices
+
+        digest, coder = hashlib.sha256(), self.nets.coder
+        for done, (tile, place) in enumerate(zip(self.tiles, tile_slices(self.head, coder), strict=True)):
+            shape = (s.stop - s.start for s in place)
+            digest.update(coder.TileSymbols(tile, self.nets.channels, *shape, self.head.level, self.nets).integers())
+            if progress:
+                progress(done + 1, len(self.tiles))
+        return digest.hexdigest()
+
+
+def chunk_name(kind: int) -> str:
+    return ChunkType(kind).name if kind in ChunkType._value2member_map_ else f"0x{kind:02x}"

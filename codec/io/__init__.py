@@ -1,0 +1,1 @@
+"""Pillow and PyAV on one side, pictures and frames on the other."""

@@ -1,0 +1,1 @@
+"""Block motion: fields, search, compensation and the coding of vectors."""

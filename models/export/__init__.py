@@ -1,0 +1,1 @@
+"""Export of trained models to graphs and tables."""

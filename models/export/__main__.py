@@ -1,0 +1,5 @@
+"""`python -m pixa.models.export`."""
+
+from pixa.models.export.driver import main
+
+main()
