@@ -11,7 +11,7 @@ demo: .venv-demo/ready
 test: .venv-test/ready
 	$(TEST)/ruff check .
 	$(TEST)/lint-imports
-	$(TEST)/python -m pytest
+	$(TEST)/python -m pytest --numprocesses 2 --dist loadfile -rs --durations=20
 
 # KODAK is a folder of pictures, CURVES published rate-distortion points in CompressAI's schema.
 bench: .venv-test/ready
@@ -30,6 +30,7 @@ SOURCES = $(wildcard $(foreach folder,codec bitstream models datasets app,$(fold
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/pip install --quiet torch==2.13.0
 	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,app,cluster,dev]"
+	$(TEST)/pip install --quiet --no-deps lpips
 	touch $@
 
 clean:

@@ -95,6 +95,7 @@ def test_a_file_that_is_no_backbone_is_refused(kind, tmp_path, monkeypatch):
         load_lpips(path)
 
 
+@pytest.mark.outside_data
 @pytest.mark.skipif(not BACKBONE, reason="PIXA_LPIPS_BACKBONE names no file")
 def test_metric_equals_the_lpips_package():
     """The value that lpips 0.1.4 gives for the same two pictures, on the same weights stored as float16."""

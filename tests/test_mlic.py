@@ -223,7 +223,7 @@ class TestExport:
         picture = photo[:128, :192]
         for level in (60, 120, 200):
             promised = lively()(as_tensor(picture), torch.tensor([level]))
-            decoder = Decoder(Analysed(Picture(picture), "mlic", 1).encode(level)[0])
+            decoder = Decoder(Analysed(Picture(picture), "mlic", jobs=1).encode(level)[0])
             (payload,) = decoder.tiles
             tile = TileSymbols(payload, nets.channels, 8, 12, level, nets)
             assert np.abs(tile.y).mean() > 0.1
@@ -244,7 +244,7 @@ class TestExport:
     def test_pictures_of_any_size_come_back(self, chelsea, weights, nets, monkeypatch, size):
         monkeypatch.setattr("pixa.image.picture.TILE_LOG2", 8)
         picture = np.ascontiguousarray(chelsea[: size[0], : size[1]])
-        data, y_hat = Analysed(Picture(picture), "mlic", 1).encode(120)
+        data, y_hat = Analysed(Picture(picture), "mlic", jobs=1).encode(120)
         decoder = Decoder(data)
         assert len(decoder.tiles) == (4 if size[0] > 256 else 1)
         samples = decoder.picture().samples

@@ -556,7 +556,7 @@ class TestTrainer:
 
 def test_latents_of_a_picture_are_coded_without_a_past(photo, key):
     """What a frame that follows another may be told changes nothing for pictures."""
-    analysed = Analysed(Picture(photo[:48, :64]), "fast.test", 1)
+    analysed = Analysed(Picture(photo[:48, :64]), "fast.test", jobs=1)
     payload, y_hat, y, bypass, field = encode_tile(analysed.y, LEVEL, key)
     assert bypass is None and field is None
     tile = TileSymbols(payload, *y_hat.shape, LEVEL, key)

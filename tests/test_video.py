@@ -357,6 +357,7 @@ class TestDamage:
             for frame in frames:
                 assert frame.repeated or np.array_equal(frame.samples, linear[frame.number])
 
+    @pytest.mark.timeout(30)
     def test_many_bits_never_crash_or_hang(self, data):
         rng = np.random.default_rng(4)
         for _ in range(300):

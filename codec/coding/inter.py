@@ -85,7 +85,7 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
     Returns:
         (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
     """
-    picture, before = (past[name][None].astype(np.int32) for name in ("picture", "past_picture"))
+    picture, before = past["picture"][None], past["past_picture"][None]
     told, worth = past["past_field"], WORTH * (255 * float(step.mean())) ** 2
     prices = vectors.Prices(nets.vectors, nets.tables, told, past_activity(past), level)
     field = search(picture, before, worth, prices, told[None])[0].astype(np.int32)

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from pixa.motion.fields import BLOCK, FADE, UNIT, like, places
+from pixa.motion.fields import BLOCK, FADE, UNIT, like, places, typed
 
 TAPS = np.float32(
     [
@@ -70,7 +70,7 @@ def compensate(picture, motion):
 def overlapped(parts):
     """The sum (N, 16h + 16, 16w + 16) of squares (N, h, w, 24, 24), one every 16 pixels; the first is at its corner."""
     count, height, width = parts.shape[:3]
-    total = like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts)
+    total = typed(like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts), parts)
     parts = parts.swapaxes(2, 3)
     for down, rows in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
         for across, columns in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):

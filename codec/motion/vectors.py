@@ -122,6 +122,7 @@ class VectorNet:
 
     Attributes:
         layers: (weight (C_in, C_out), bias (C_out,)) such that floor(x @ weight + bias) is what a layer makes of x.
+        flat: all of these one behind the other, as kernels take them.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]):
@@ -129,6 +130,12 @@ class VectorNet:
         for name, shift in RESCALE.items():
             weight, bias = (arrays[f"vectors_{name}_{kind}"].T.astype(np.float32) for kind in ("weight", "bias"))
             self.layers[name] = weight * np.float32(2.0**-shift), (bias + 2 ** (shift - 1)) * np.float32(2.0**-shift)
+        self.flat = np.concatenate([part.ravel() for pair in self.layers.values() for part in pair])
+
+    @property
+    def hidden(self) -> int:
+        """Units of a hidden layer."""
+        return len(self.layers["first"][1])
 
     def layer(self, name: str, x: np.ndarray, low: int, high: int) -> np.ndarray:
         weight, bias = self.layers[name]

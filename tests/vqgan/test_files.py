@@ -28,7 +28,7 @@ class TestFiles:
     def test_the_file_holds_the_tokens_of_forward(self, trained, photo, nets):
         for level in (10, 80, 200):
             promised = trained(as_tensor(photo), torch.tensor([level]))
-            data, y_hat = Analysed(Picture(photo), "vqgan", 1).encode(level)
+            data, y_hat = Analysed(Picture(photo), "vqgan", jobs=1).encode(level)
             agree = np.abs(y_hat - promised["tokens"].y_hat[0].numpy()).max(0) < 1e-4
             assert agree.mean() > 0.99
             bits = sum(-p.log2().sum().item() for p in promised["likelihoods"].values())
