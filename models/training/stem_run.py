@@ -21,7 +21,7 @@ from pixa.models.export.architectures import make
 from pixa.models.nets.backbone import CONTEXT_MAX, TRANSFORMS, Backbone
 from pixa.models.nets.layers import LEVELS
 from pixa.models.nets.rates import rd_lambda
-from pixa.models.nets.stem import PLANES, VECTORS, Past, Stem, StemConfig
+from pixa.models.nets.stem import Past, Stem, StemConfig
 from pixa.models.training import checkpoint
 from pixa.models.training.evaluate import EVAL_LEVELS
 from pixa.models.training.run import Run, TrainConfig
@@ -181,7 +181,6 @@ class StemRun(Run):
         else:
             names = {field.name for field in fields(StemConfig)} & {field.name for field in fields(self.intra.config)}
             widths = {name: getattr(self.intra.config, name) for name in names}
-        widths |= {"planes": PLANES, "vectors": VECTORS}
         model = make("stem", widths, mixed="cuda" in self.device).to(self.device)
         if not config.start:
             model.follow(self.intra)
