@@ -253,7 +253,7 @@ class TestExport:
 
     def test_models_that_it_cannot_take_are_refused(self, run, tmp_path, monkeypatch):
         assert run("export-decoder", tmp_path / "decoder", "-m", "slow")[0] == errors.ModelMissing.exit_code
-        for fields, what in (({"coding": "tokens"}, "tokens"), ({"intra": "fast.2"}, "frames")):
+        for fields, what in (({"coding": "tokens", "can": ()}, "tokens"), ({"coding": "inter", "can": ()}, "inter")):
             monkeypatch.setattr("pixa.app.bundle.find_model", lambda _, f=fields: replace(find_model("fast"), **f))
             code, _, lines = run("export-decoder", tmp_path / "decoder")
             assert code == errors.UsageError.exit_code

@@ -28,7 +28,7 @@ from tests.golden_files import EXPECTED, read
 
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()
 EXAMPLE = FORMAT[FORMAT.index("<!-- example: begin -->") : FORMAT.index("<!-- example: end -->")]
-PICTURES = [entry for entry in list_models() if entry.coding == "latents" and not entry.intra]
+PICTURES = [entry for entry in list_models() if entry.coding == "latents"]
 
 
 def graphs(entry: ModelEntry) -> list[list[str]]:

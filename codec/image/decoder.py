@@ -13,6 +13,9 @@ from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput, UsageError
 from pixa.models.registry import find_wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pixa.coding.tile import TileSymbols
     from pixa.image.picture import Progress
     from pixa.pixels import Picture
     from pixa.runtime.model import OnnxModel
@@ -187,15 +190,24 @@ class Decoder:
         Raises:
             ModelMissing, Corrupt: as `picture`.
         """
-        from pixa.image.picture import tile_slices
-
-        digest, coder = hashlib.sha256(), self.nets.coder
-        for done, (tile, place) in enumerate(zip(self.tiles, tile_slices(self.head, coder), strict=True)):
-            shape = (s.stop - s.start for s in place)
-            digest.update(coder.TileSymbols(tile, self.nets.channels, *shape, self.head.level, self.nets).integers())
+        digest = hashlib.sha256()
+        for done, (_, symbols) in enumerate(self.symbols()):
+            digest.update(symbols.integers())
             if progress:
                 progress(done + 1, len(self.tiles))
         return digest.hexdigest()
+
+    def symbols(self) -> Iterator[tuple[tuple[slice, slice], TileSymbols]]:
+        """The place of every tile, in rows and columns of what is coded, and its symbols.
+
+        Raises:
+            ModelMissing, Corrupt: as `picture`.
+        """
+        from pixa.image.picture import tile_shape, tile_slices
+
+        codec = self.nets.codec
+        for tile, place in zip(self.tiles, tile_slices(self.head, codec), strict=True):
+            yield place, codec.decode(tile, tile_shape(codec.channels, place), self.head.level)
 
 
 def chunk_name(kind: int) -> str:

@@ -83,7 +83,7 @@ class TestLoss:
         assert decoder.lost == [4, 5]
 
     def test_models_of_latents_go_on_too(self, coffee, monkeypatch):
-        monkeypatch.setattr("pixa.image.picture.TILE_LOG2", 8)
+        monkeypatch.setattr("pixa.coding.latents.TILE_LOG2", 8)
         data = pixa.encode(coffee[:400, :600], 30)
         decoder = Decoder(self.damaged(data, 0), keep_going=True)
         samples = decoder.picture().samples
