@@ -338,7 +338,7 @@ def test_decode_keeps_going_without_a_lost_tile_and_says_so(run, tmp_path):
 
 
 def test_models_of_videos_alone_refuse_pictures(run, photo, monkeypatch):
-    entry = replace(find_model("fast"), name="between", intra="fast.1")
+    entry = replace(find_model("fast"), name="between", intra="fast.2")
     monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: entry)
     code, _, err = run("encode", photo)
     assert code == 2 and "between codes what changes between the frames of a video" in err[0]

@@ -96,7 +96,7 @@ def test_broken_files_are_refused_by_name_in_plain_words(tab):
     for name, error in EXPECTED_ERRORS.items():
         answer = decode(tab, (ERRORS / f"{name}.pixa").read_bytes())
         assert answer.get("error") == error and " " in answer["message"], name
-    video = decode(tab, (GOLDEN / "video" / "fast.1.pixa").read_bytes())
+    video = decode(tab, (GOLDEN / "video" / "fast.2.pixa").read_bytes())
     assert video["error"] == "UnsupportedInput" and "video" in video["message"]
     data = read("rgb-96x64-q0")
     assert decode(tab, data, maxPixels=96 * 64 - 1)["error"] == "LimitExceeded"

@@ -1,5 +1,6 @@
 """A page of details at equal size: `python -m pixa.app.bench.crops PICTURE... -o docs/crops` writes a Markdown page and
-its pictures, pixa beside the other codecs, each with its best quality within the bytes of pixa's file."""
+its pictures, pixa beside the other codecs, each with its best quality within the bytes of pixa's file, or with `--bpp`
+within so many bits a pixel."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pixa.app.bench.codecs import Codec, find_codec, search_quality
 from pixa.app.bench.measurements import read_picture
-from pixa.app.bench.metrics import BACKBONE, lpips, psnr_rgb
+from pixa.app.bench.metrics import BACKBONE, lpips, psnr_rgb, ssimulacra2
 from pixa.errors import PixaError, UsageError
 
 CODECS = ("pixa:vqgan", "pixa:fast", "avif", "webp", "jpeg")
@@ -52,19 +53,17 @@ class Panel(NamedTuple):
             f"{self.size:,}{self.note}",
             f"{8 * self.size / (width * height):.3f}",
             f"{psnr_rgb(original, self.samples):.2f}",
+            f"{ssimulacra2(original, self.samples):.1f}",
             "" if near is None else f"{near:.3f}",
         ]
 
 
-def panels(original: np.ndarray, codecs: Sequence[tuple[str, Codec]], quality: float) -> list[Panel]:
-    """The first codec at `quality`, the others within its bytes; one that cannot get so small at its smallest."""
-    (name, first), *others = codecs
-    data = first.encode(original, quality)
-    shown = [Panel(name, first.decode(data), len(data))]
-    for name, codec in others:
-        limit = TOLERANCE * len(data)
-        _, file = search_quality(codec, original, len, limit, range(101))
-        note = f" ({len(file) / len(data):.1f} times)" if len(file) > limit else ""
+def panels(original: np.ndarray, codecs: Sequence[tuple[str, Codec]], limit: float) -> list[Panel]:
+    """Every codec's best within `limit` bytes, give or take 2%; one that cannot get so small at its smallest."""
+    shown = []
+    for name, codec in codecs:
+        _, file = search_quality(codec, original, len, TOLERANCE * limit, range(101))
+        note = f" ({len(file) / limit:.1f} times)" if len(file) > TOLERANCE * limit else ""
         shown.append(Panel(name, codec.decode(file), len(file), note))
     return shown
 
@@ -105,11 +104,15 @@ def sheet(original: np.ndarray, shown: Sequence[Panel], place: Detail) -> Image.
     return result
 
 
-def page(pictures: Sequence[str], codecs: Sequence[str], qualities: Sequence[float], folder: Path) -> str:
+def page(
+    pictures: Sequence[str], codecs: Sequence[str], qualities: Sequence[float], rates: Sequence[float], folder: Path
+) -> str:
     """The text of the page; its pictures are written into `folder`.
 
     Args:
         pictures: files, each alone or as FILE@LEFT,TOP with the place of the detail.
+        qualities: of the first codec, whose files set the size.
+        rates: in bits a pixel, in the place of qualities if there are any.
 
     Raises:
         UsageError: an unknown codec, one that is not installed, or a place outside the picture.
@@ -123,28 +126,35 @@ def page(pictures: Sequence[str], codecs: Sequence[str], qualities: Sequence[flo
             *(Path(picture).name for picture in pictures),
             "--codecs",
             ",".join(codecs),
-            "--qualities",
-            ",".join(f"{q:g}" for q in qualities),
+            "--bpp" if rates else "--qualities",
+            ",".join(f"{number:g}" for number in rates or qualities),
         ]
     )
     lines = [
         "# Details at equal size",
         "",
-        f"`python -m pixa.app.bench.crops {words}` made this page. Every codec has its best quality within the bytes "
-        "of the first one's file; where it cannot get so small, its smallest file is shown, and how many times larger "
-        "it is.",
+        f"`python -m pixa.app.bench.crops {words}` made this page. Every codec has its best quality within "
+        f"{'that rate' if rates else 'the bytes of the file of the first one'}; where it cannot get so small, its "
+        "smallest file is shown, and how many times larger it is.",
     ]
     for picture in pictures:
         name, _, word = picture.partition("@")
         original = read_picture(Path(name))
         place = detail_of(original, word)
-        for quality in qualities:
-            shown = panels(original, known, quality)
-            file = f"{Path(name).stem}-{place.left}-{place.top}-q{quality:g}.webp"
+        for number in rates or qualities:
+            size = number * original.shape[0] * original.shape[1] / 8
+            shown = panels(original, known, size if rates else len(known[0][1].encode(original, number)))
+            file = f"{Path(name).stem}-{place.left}-{place.top}-{'bpp' if rates else 'q'}{number:g}.webp"
             sheet(original, shown, place).save(folder / file, quality=WEBP, method=6)
-            title = f"{Path(name).stem} at {place.left},{place.top}, quality {quality:g}"
-            lines += ["", f"## {title}", "", f"![]({folder.name}/{file})", ""]
-            lines += ["| codec | bytes | bpp | PSNR | LPIPS |", "|---|---|---|---|---|"]
+            at = f"{number:g} bits a pixel" if rates else f"quality {number:g}"
+            lines += [
+                "",
+                f"## {Path(name).stem} at {place.left},{place.top}, {at}",
+                "",
+                f"![]({folder.name}/{file})",
+                "",
+            ]
+            lines += ["| codec | bytes | bpp | PSNR | SSIMULACRA 2 | LPIPS |", "|---|---|---|---|---|---|"]
             lines += [f"| {' | '.join(panel.facts(original))} |" for panel in shown]
     return "\n".join(lines) + "\n"
 
@@ -154,12 +164,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, or FILE@LEFT,TOP to choose the detail")
     parser.add_argument("--codecs", default=",".join(CODECS), help="the first sets the size (%(default)s)")
     parser.add_argument("--qualities", default=",".join(f"{q:g}" for q in QUALITIES), help="of the first (%(default)s)")
+    parser.add_argument("--bpp", default="", metavar="RATES", help="bits a pixel for all, in the place of qualities")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/crops"), help="page and folder (%(default)s)")
     args = parser.parse_args(argv)
     try:
-        qualities = [float(word) for word in args.qualities.split(",")]
+        qualities, rates = ([float(word) for word in text.split(",") if word] for text in (args.qualities, args.bpp))
         args.output.mkdir(parents=True, exist_ok=True)
-        text = page(args.pictures, args.codecs.split(","), qualities, args.output)
+        text = page(args.pictures, args.codecs.split(","), qualities, rates, args.output)
         args.output.with_suffix(".md").write_text(text)
     except (PixaError, OSError, ValueError) as error:
         print(f"crops: {error}", file=sys.stderr)

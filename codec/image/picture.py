@@ -27,6 +27,7 @@ from pixa.runtime.model import OnnxModel, load_model
 TILE_LOG2 = 10
 WINDOW = 128  # latent positions a side, at most
 THIN = 8  # halos that a window of a thread of its own is to be wide
+SEARCH = "pixa.models.training.anneal"  # not imported with the others: it loads torch
 SEARCH_STEPS = {7: 60, 8: 120, 9: 320}  # by effort
 SPARSE_LEVEL = 40  # up to this one so few symbols are coded that trading each for bits takes no time
 METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
@@ -245,17 +246,15 @@ class Analysed:
             UsageError: torch is not installed.
         """
         try:
-            anneal = import_module(
-                "pixa.models.training.anneal"
-            ).anneal  # named here alone, so that nothing else loads torch
+            anneal = import_module(SEARCH).anneal
         except ImportError as error:
             raise UsageError(f"effort {effort} needs: pip install 'pixa[train]' ({error})") from error
         halo = self.nets.entry.synthesis_halo
         outer = tuple(slice(max(s.start - halo, 0), s.stop + halo) for s in tile)
         inner = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(tile, outer, strict=True))
         pixels, latents = self.colour[pixel_slices(outer)], np.ascontiguousarray(y_hat[:, *outer])
-        steps = SEARCH_STEPS[effort]
-        return anneal(self.nets.entry.folder, pixels, latents, inner, level, steps, self.jobs, self.progress)
+        steps, entry = SEARCH_STEPS[effort], self.nets.entry
+        return anneal(entry.folder, pixels, latents, inner, level, steps, self.jobs, self.progress, tune=entry.tune)
 
 
 def latent_size(width: int, height: int, coder: ModuleType = latents) -> tuple[int, int]:

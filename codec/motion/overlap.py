@@ -1,8 +1,7 @@
 """Overlapped block motion compensation: what a vector predicts reaches into the blocks around, and neighbours fade into
 each other (Orchard and Sullivan, "Overlapped block motion compensation: an estimation-theoretic approach", 1994).
 
-Between pixels lie the eight taps that H.265 has for luma; the first models have its four for chroma. Arrays are
-NumPy's or torch's alike.
+Between pixels lie the eight taps that H.265 has for luma. Arrays are NumPy's or torch's alike.
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from functools import cache
 
 import numpy as np
 
-from pixa.motion.fields import BLOCK, FADE, UNIT, like, places
+from pixa.motion.fields import BLOCK, FADE, UNIT, like, places, typed
 
-SHORT = np.float32([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]])
-LONG = np.float32(
+TAPS = np.float32(
     [
         [0, 0, 0, 64, 0, 0, 0, 0],
         [-1, 4, -10, 58, 17, -5, 1, 0],
@@ -22,33 +20,34 @@ LONG = np.float32(
         [0, 1, -5, 17, 58, -10, 4, -1],
     ]
 )
-TAPS = {4: SHORT / 64, 8: LONG / 64}  # weights by phase, a quarter of a pixel each, of the pixels around
+TAPS /= 64  # weights by phase, a quarter of a pixel each, of the pixels around
+REACHED = TAPS.shape[1]  # pixels that a place between pixels is made of
 SPAN = BLOCK + FADE  # that a vector predicts
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
 
 
 @cache
-def matrices(taps: int) -> np.ndarray:
-    """(16, SPAN, SPAN + taps - 1) float32: from pixels read along one axis to weighted predictions, by phase and
+def matrices() -> np.ndarray:
+    """(16, SPAN, SPAN + 7) float32: from pixels read along one axis to weighted predictions, by phase and
     edge.
     """
     fade, full = (np.arange(FADE) + 0.5) / FADE, np.ones(FADE)
-    result = np.zeros((4 * UNIT, SPAN, SPAN + taps - 1), np.float32)
+    result = np.zeros((4 * UNIT, SPAN, SPAN + REACHED - 1), np.float32)
     for number, matrix in enumerate(result):
         ends = full if number & FIRST else fade, full if number & LAST else 1 - fade
         for place, weight in enumerate(np.concatenate([ends[0], np.ones(BLOCK - FADE), ends[1]])):
-            matrix[place, place : place + taps] = weight * TAPS[taps][number % UNIT]
+            matrix[place, place : place + REACHED] = weight * TAPS[number % UNIT]
     return result
 
 
-def compensate(picture, motion, taps: int):
+def compensate(picture, motion):
     """The prediction (B, 3, 16h, 16w) of a picture from the past one (B, 3, 16h, 16w) along motion (B, h, w, 2).
 
-    Both pictures are float32. What lies beyond the edge is like the edge. `taps` is a key of `TAPS`.
+    Both pictures are float32. What lies beyond the edge is like the edge.
     """
     count, height, width = motion.shape[:3]
-    kinds, read = like(matrices(taps), picture), SPAN + taps - 1
-    near = places(read, motion) - FADE // 2 - taps // 2 + 1
+    kinds, read = like(matrices(), picture), SPAN + REACHED - 1
+    near = places(read, motion) - FADE // 2 - REACHED // 2 + 1
     starts, kernels = [], []
     for axis, size in enumerate((height, width)):
         block = places(size, motion)
@@ -71,7 +70,7 @@ def compensate(picture, motion, taps: int):
 def overlapped(parts):
     """The sum (N, 16h + 16, 16w + 16) of squares (N, h, w, 24, 24), one every 16 pixels; the first is at its corner."""
     count, height, width = parts.shape[:3]
-    total = like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts)
+    total = typed(like(np.zeros((count, height + 1, BLOCK, width + 1, BLOCK), np.float32), parts), parts)
     parts = parts.swapaxes(2, 3)
     for down, rows in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):
         for across, columns in enumerate((slice(0, BLOCK), slice(BLOCK, SPAN))):

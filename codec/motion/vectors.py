@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pixa.bitstream.tables import Tables, integer_frequencies
-from pixa.motion.fields import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, median, motion_tables, order
+from pixa.motion.fields import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, flag_frequencies, median, order
 
 RESCALE = {"first": 5, "second": 6, "mean": 6, "scale": 6}  # bits by which the sums of the layers are shifted down
 INPUTS = 34
@@ -122,6 +122,7 @@ class VectorNet:
 
     Attributes:
         layers: (weight (C_in, C_out), bias (C_out,)) such that floor(x @ weight + bias) is what a layer makes of x.
+        flat: all of these one behind the other, as kernels take them.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]):
@@ -129,6 +130,12 @@ class VectorNet:
         for name, shift in RESCALE.items():
             weight, bias = (arrays[f"vectors_{name}_{kind}"].T.astype(np.float32) for kind in ("weight", "bias"))
             self.layers[name] = weight * np.float32(2.0**-shift), (bias + 2 ** (shift - 1)) * np.float32(2.0**-shift)
+        self.flat = np.concatenate([part.ravel() for pair in self.layers.values() for part in pair])
+
+    @property
+    def hidden(self) -> int:
+        """Units of a hidden layer."""
+        return len(self.layers["first"][1])
 
     def layer(self, name: str, x: np.ndarray, low: int, high: int) -> np.ndarray:
         weight, bias = self.layers[name]
@@ -164,9 +171,8 @@ def vector_tables() -> Tables:
             edges = (np.append(steps, LIMIT + 1) - 0.5 - beside / MEANS) / scale
             below = np.where(edges < 0, 0.5 * np.exp(np.minimum(edges, 0)), 1 - 0.5 * np.exp(-np.maximum(edges, 0)))
             masses.append(np.append(np.diff(below) + FLOOR / (1 + np.abs(steps)), FLOOR))
-    flags = motion_tables().frequencies[-FLAG_CONTEXTS:]
     limits = [0] + [LIMIT] * len(masses) + [1] * FLAG_CONTEXTS
-    return Tables(np.array(limits), np.concatenate([*map(integer_frequencies, masses), *flags]))
+    return Tables(np.array(limits), np.concatenate([*map(integer_frequencies, masses), *flag_frequencies()]))
 
 
 def coded(field: np.ndarray, past: Past, net: VectorNet) -> list[tuple[np.ndarray, np.ndarray]]:

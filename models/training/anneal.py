@@ -64,6 +64,18 @@ def expected_bits(model: Backbone, symbols: Tensor, scale: Tensor, table: Tensor
     return (torch.lerp(below, above, symbols - low) + gaussian - gaussian.detach()).sum()
 
 
+def distortion_of(tune: str, target: Tensor, level: Tensor) -> Callable[[Tensor], Tensor]:
+    """What a picture (1, 3, H, W) loses against `target`, in bits, at a level (1,)."""
+    pixels = math.prod(target.shape[2:])
+    if tune == "psnr":
+        worth = pixels * 255**2 * rd_lambda(level.float())
+        return lambda x: worth * (x - target).square().mean()
+    from pixa.models.training.eye_loss import EyeLoss
+
+    eye = EyeLoss(None)
+    return lambda x: pixels * eye.mix(eye.distortions(target, x), level)
+
+
 def anneal(
     folder: Path,
     pixels: np.ndarray,
@@ -73,6 +85,8 @@ def anneal(
     steps: int,
     jobs: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    tune: str = "psnr",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Search the latents of one entropy tile.
 
@@ -85,6 +99,8 @@ def anneal(
         steps: of the optimiser.
         jobs: threads, 0 for torch's choice.
         progress: called with (steps done, steps in all).
+        tune: what is to be small beside the bits: the squared error for "psnr", `pixa.models.training.eye_loss` (but
+            for LPIPS, whose network is not at hand) for "eye".
 
     Returns:
         (y (M, h, w), z (N, ceil(h/4), ceil(w/4))) of the tile, float32, not yet rounded.
@@ -93,7 +109,7 @@ def anneal(
     around = torch.from_numpy(latents)[None]
     target = torch.tensor(pixels).permute(2, 0, 1)[None] / 255
     levels = torch.tensor([level])
-    distortion = rd_lambda(levels.float()).item() * 255**2 / 3
+    distortion = distortion_of(tune, target, levels)
     step, vector = model.log_step(levels).exp(), model.vector(levels)
     with threads(jobs), torch.no_grad():
         y = around[:, :, *inner]
@@ -117,7 +133,7 @@ def anneal(
             x_hat = model.g_s(y_hat, vector)[:, :, : target.shape[2], : target.shape[3]]
             bits = expected_bits(model, coded.symbols, coded.index, coded.index)
             bits += expected_bits(model, coded.z_symbols, coded.z_index, z_table(coded.z_index))
-            loss = distortion * (x_hat - target).square().sum() + bits
+            loss = distortion(x_hat) + bits
             optimizer.zero_grad(set_to_none=True)
             (loss / math.prod(y.shape[2:])).backward()
             optimizer.step()

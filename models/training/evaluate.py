@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pixa.datasets.pictures import Pictures
 from pixa.models.nets.rates import rd_lambda
-from pixa.models.training.eye_loss import SHARES, EyeLoss
+from pixa.models.training.eye_loss import EyeLoss
 
 EVAL_LEVELS = (0, 50, 100, 150, 200)
 EVAL_CROP = 384
@@ -37,7 +37,7 @@ def evaluate(model: nn.Module, pictures: Pictures, held_out: int, eye: EyeLoss |
         with `eye` its cost is meant, the rows go on with its distortions but for "mse", and the name says so.
     """
     model.eval()
-    columns = [name for name in SHARES if name != "mse"] if eye else []
+    columns = [name for name in eye.shares if name != "mse"] if eye else []
     table, cost = [], 0.0
     for level in EVAL_LEVELS:
         rows = []

@@ -36,12 +36,15 @@ FLAT = 0.02  # standard deviation of luma above which activity hides a step
 
 
 def ms_ssim(reference: Tensor, x: Tensor) -> Tensor:
-    """Multi-scale SSIM (B,) of (B, 3, H, W) in [0, 1] with sides of at least 176 (Wang, Simoncelli, Bovik, 2003)."""
+    """Multi-scale SSIM (B,) of (B, 3, H, W) in [0, 1] (Wang, Simoncelli, Bovik, 2003); of pictures with a side under
+    176 on as many of the five scales as a window fits."""
     c1, c2 = 0.01**2, 0.03**2
     product = x.new_ones(x.shape[:2])
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         if scale:
             reference, x = F.avg_pool2d(reference, 2), F.avg_pool2d(x, 2)
+        if min(x.shape[2:]) <= 2 * VALID:
+            break
         inside = (..., slice(VALID, -VALID), slice(VALID, -VALID))
         with torch.no_grad():
             mean_a, mean_aa = blur(torch.cat([reference, reference**2], 1), "reflect")[inside].chunk(2, 1)
@@ -74,18 +77,21 @@ class EyeLoss(nn.Module):
     """The mix of distortions that the tune `eye` is trained for.
 
     Args:
-        backbone: SqueezeNet 1.1 for LPIPS, see `pixa.models.training.lpips`.
+        backbone: SqueezeNet 1.1 for LPIPS, see `pixa.models.training.lpips`; None leaves LPIPS out and its share to
+            the others.
 
     Raises:
         UsageError: the backbone or the package `lpips` is missing.
     """
 
-    def __init__(self, backbone: Path):
+    def __init__(self, backbone: Path | None):
         super().__init__()
-        self.lpips = load_lpips(backbone).to(memory_format=torch.channels_last)
+        self.lpips = load_lpips(backbone).to(memory_format=torch.channels_last) if backbone else None
+        shares = {name: share for name, share in SHARES.items() if name != "lpips" or backbone}
+        self.shares = {name: share / sum(shares.values()) for name, share in shares.items()}
         position = torch.linspace(0, 1, ANCHORS)
         stretch = STRETCH[0] * (STRETCH[1] / STRETCH[0]) ** position
-        logs = [(torch.tensor(LAMBDAS[name]) * stretch * share).log() for name, share in SHARES.items()]
+        logs = [(torch.tensor(LAMBDAS[name]) * stretch * share).log() for name, share in self.shares.items()]
         self.register_buffer("log_lambda", torch.stack(logs, 1), persistent=False)
 
     def distortions(self, reference: Tensor, x: Tensor, part: int = 1) -> dict[str, Tensor]:
@@ -99,13 +105,13 @@ class EyeLoss(nn.Module):
             int(torch.randint(whole - side + 1, ())) for whole, side in zip(x.shape[2:], (height, width), strict=True)
         )
         window = (..., slice(top, top + height), slice(left, left + width))
-        return {
+        terms = {
             "ssimulacra2": weighted_errors(reference, clipped, whole=False, width_edge="reflect"),
             "ms_ssim": 1 - ms_ssim(reference, clipped),
-            "lpips": self.lpips(reference[window], clipped[window]),
             "mse": 255**2 * (x - reference).square().mean((1, 2, 3)),
             "seams": seams(reference, clipped),
         }
+        return terms | ({"lpips": self.lpips(reference[window], clipped[window])} if self.lpips else {})
 
     def lambdas(self, level: Tensor) -> Tensor:
         """Weights (B, terms) at levels (B,), log-linear between the anchors."""
@@ -114,8 +120,8 @@ class EyeLoss(nn.Module):
         return torch.lerp(self.log_lambda[low], self.log_lambda[low + 1], (position - low)[:, None]).exp()
 
     def mix(self, terms: dict[str, Tensor], level: Tensor) -> Tensor:
-        """Distortions (B,) of the names of SHARES as one (B,), in bits a pixel, at levels (B,)."""
-        return (torch.stack([terms[name] for name in SHARES], 1) * self.lambdas(level)).sum(1)
+        """Distortions (B,) by name as one (B,), in bits a pixel, at levels (B,)."""
+        return (torch.stack([terms[name] for name in self.shares], 1) * self.lambdas(level)).sum(1)
 
     def forward(self, reference: Tensor, x: Tensor, level: Tensor) -> Tensor:
         return self.mix(self.distortions(reference, x, part=2), level)

@@ -38,6 +38,28 @@ def train(config: TrainConfig) -> None:
         dist.destroy_process_group()
 
 
+def class_of(settings: dict, origin: str) -> type[TrainConfig]:
+    """The kind of settings that a model has.
+
+    Raises:
+        ValueError: there is no such model, or it does not have one of the settings; the message begins with `origin`.
+    """
+    model = settings.get("model", TrainConfig.model)
+    if model not in RUNS:
+        raise ValueError(f"{origin}: there is no model {model!r}, only {', '.join(RUNS)}")
+    config_class = RUNS[model].config_class
+    unknown = settings.keys() - {field.name for field in fields(config_class)}
+    if unknown:
+        raise ValueError(f"{origin}: {model} has no setting {', '.join(sorted(unknown))}")
+    return config_class
+
+
+def config_of(settings: dict, origin: str) -> TrainConfig:
+    """Settings by name as those of their model; errors as `class_of`."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return class_of(settings, origin)(**values)
+
+
 def read_config(argv: Sequence[str] | None) -> TrainConfig:
     """The settings of `--config`, a TOML file, and of the other options, whose word is the last.
 
@@ -53,13 +75,8 @@ def read_config(argv: Sequence[str] | None) -> TrainConfig:
     known = first.parse_known_args(argv)[0]
     settings = tomllib.loads(known.config.read_text()) if known.config else {}
     model = known.model or settings.get("model", TrainConfig.model)
-    if model not in RUNS:
-        raise ValueError(f"{known.config}: there is no model {model!r}, only {', '.join(RUNS)}")
-    config_class = RUNS[model].config_class
+    config_class = class_of(settings | {"model": model}, str(known.config))
     options = {field.name: field for field in fields(config_class)}
-    unknown = settings.keys() - options.keys()
-    if unknown:
-        raise ValueError(f"{known.config}: {model} has no setting {', '.join(sorted(unknown))}")
 
     parser = argparse.ArgumentParser(prog="pixa train", description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, help="a TOML file with any of the settings below")
@@ -77,8 +94,7 @@ def read_config(argv: Sequence[str] | None) -> TrainConfig:
             parser.add_argument(option, type=type(field.default), help="%(default)s")
     parser.set_defaults(**{name: field.default for name, field in options.items()} | settings | {"model": model})
     arguments = vars(parser.parse_args(argv))
-    values = {name: arguments[name] for name in options}
-    return config_class(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    return config_of({name: arguments[name] for name in options}, str(known.config))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

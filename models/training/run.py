@@ -241,5 +241,5 @@ class Run(ABC):
                 reported = self.elapsed
                 self.report()
         if self.rank == 0:
-            self.save()
             self.report()
+            self.save()

@@ -85,7 +85,7 @@ class TorchModel(OnnxModel):
             "Sub": torch.sub,
             "Transpose": lambda x, perm: x.permute(perm),
         }
-        super().__init__(replace(entry, native=""))
+        super().__init__(replace(entry, native=()))
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor, kernel_shape, strides=1, pads=(0,), group=1) -> Tensor:
         arrays = [a.long() if self.integer else a for a in (x, weight, bias)]
