@@ -188,7 +188,14 @@ def test_the_parts_of_a_file_add_up(photo):
 @pytest.fixture
 def folder(tmp_path):
     """A manifest with a model of each kind; no weights are needed to choose among them."""
-    entry = {"tag": "1", "tune": "psnr", "hash": "00000000", "description": "", "decode_kmac_per_pixel": 1.0, "parameters": 1}
+    entry = {
+        "tag": "1",
+        "tune": "psnr",
+        "hash": "00000000",
+        "description": "",
+        "decode_kmac_per_pixel": 1.0,
+        "parameters": 1,
+    }
     entry |= {"analysis_halo": 4, "synthesis_halo": 4, "decoder": [], "encoder": []}
     kinds = {"fast": {}, "stem": {"intra": "fast.2"}, "vqgan": {"coding": "tokens"}}
     models = [{"name": name, "wire_id": i, **entry, **kind} for i, (name, kind) in enumerate(kinds.items(), 1)]
