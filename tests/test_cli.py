@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -233,8 +234,27 @@ def test_wrong_options_are_usage_errors(run, photo, options):
     assert os.listdir(photo.parent) == ["photo.png"]
 
 
-def test_no_command_is_a_usage_error(run):
-    assert run()[0] == 2
+def test_no_command_shows_the_help(run):
+    code, out, _ = run()
+    assert code == 2 and b"pixa encode photo.jpg" in out
+
+
+def test_a_wrong_word_is_one_line_with_the_nearest_command(run):
+    code, out, err = run("encoed", "photo.png")
+    assert (code, out, len(err)) == (2, b"", 1)
+    assert "did you mean 'encode'?" in err[0]
+
+
+def test_files_may_stand_behind_options(run, photo, tmp_path):
+    shutil.copy(photo, tmp_path / "second.png")
+    words = ["encode", photo, "-q", "50", tmp_path / "second.png", "--output-dir", tmp_path / "packed"]
+    assert run(*words)[0] == 0
+    assert sorted(os.listdir(tmp_path / "packed")) == ["photo.pixa", "second.pixa"]
+
+
+def test_the_package_is_a_program():
+    done = subprocess.run([sys.executable, "-m", "pixa", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pixa ")
 
 
 def test_threads_do_not_change_the_file(run, photo, tmp_path):
