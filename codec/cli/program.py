@@ -33,6 +33,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "bench": Program("pixa.app.bench.pictures", "bench", "measure codecs on pictures, or with --video on clips"),
+    "compare": Program("pixa.app.bench.compare", "bench", "say how near two pictures are"),
     "demo": Program("pixa.app.page.program", "app", "serve a page that compares codecs on pictures of your own"),
     "export-decoder": Program("pixa.app.bundle", "all", "write a folder that decodes pictures without pixa"),
     "train": Program("pixa.models.training.program", "train", "train a model"),
