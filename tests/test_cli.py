@@ -245,6 +245,22 @@ def test_a_wrong_word_is_one_line_with_the_nearest_command(run):
     assert "did you mean 'encode'?" in err[0]
 
 
+@pytest.mark.parametrize("name", ["photo.avif", "clip.MP4"])
+def test_the_name_of_another_format_is_refused_without_force(run, photo, tmp_path, name):
+    code, _, err = run("encode", photo, "-o", tmp_path / name)
+    assert code == 2 and "in spite of its name" in err[-1]
+    assert not (tmp_path / name).exists()
+    assert run("encode", photo, "-o", tmp_path / name, "-f")[0] == 0
+
+
+def test_force_keeps_the_permissions_of_what_it_replaces(run, photo, tmp_path):
+    target = tmp_path / "private.pixa"
+    target.write_bytes(b"")
+    target.chmod(0o600)
+    assert run("encode", photo, "-o", target, "-f")[0] == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
 def test_files_may_stand_behind_options(run, photo, tmp_path):
     shutil.copy(photo, tmp_path / "second.png")
     words = ["encode", photo, "-q", "50", tmp_path / "second.png", "--output-dir", tmp_path / "packed"]
