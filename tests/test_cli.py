@@ -388,7 +388,8 @@ def test_wrong_input_gives_one_line_and_its_exit_code(run, tmp_path, photo, code
         content = photo.read_bytes()[:-40]
     path = tmp_path / "wrong.pixa"
     path.write_bytes(content(coded) if callable(content) else content)
-    code, out, err = run(command, path, *(["-o", tmp_path / "out.png"] if command != "verify" else []))
+    name = {"encode": ["-o", tmp_path / "out.pixa"], "decode": ["-o", tmp_path / "out.png"]}.get(command, [])
+    code, out, err = run(command, path, *name)
     assert (code, out) == (encode_code if command == "encode" else decode_code, b"")
     assert len(err) == 1 and err[0].startswith(f"pixa: {path}: ")
     assert sorted(os.listdir(tmp_path)) == ["photo.png", "wrong.pixa"]
@@ -411,10 +412,12 @@ def test_the_working_folder_is_an_input_that_is_no_file(run, tmp_path, monkeypat
     assert code == 1 and len(err) == 1
 
 
-@pytest.mark.parametrize("target", ["none/out.png", "photo.png/out.png", "folder.png"])
+@pytest.mark.parametrize("target", ["none/out", "photo.png/out", "folder.png"])
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_an_unwritable_target_gives_one_line(run, tmp_path, photo, packed, command, target):
     (tmp_path / "folder.png").mkdir()
+    if target.endswith("out"):
+        target += ".pixa" if command == "encode" else ".png"
     code, out, err = run(command, photo if command == "encode" else packed, "-o", tmp_path / target)
     assert (code, out) == (1, b"")
     assert len(err) == 1 and str(tmp_path / target) in err[0]
