@@ -23,7 +23,7 @@ from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.bitstream.headers import Head
 from pixa.models.export.driver import export
 from pixa.models.registry import find_model, list_models
-from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, read
+from tests.support.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, read
 from tests.test_mlic import lively
 
 # Runs command lines of decoder.py one after the other, in an interpreter that can import neither pixa nor what only

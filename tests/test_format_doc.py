@@ -24,7 +24,7 @@ from pixa.bitstream.container import ANCILLARY, MAGIC, VERSION, ChunkType
 from pixa.bitstream.headers import Head
 from pixa.models.registry import ModelEntry, find_wire, list_models
 from pixa.runtime.model import load_model
-from tests.golden_files import EXPECTED, read
+from tests.support.golden_files import EXPECTED, read
 
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()
 EXAMPLE = FORMAT[FORMAT.index("<!-- example: begin -->") : FORMAT.index("<!-- example: end -->")]

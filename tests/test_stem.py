@@ -40,11 +40,11 @@ from pixa.motion.search import search
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel, open_model
 from pixa.video.frames import FrameCoder
+from tests.support.torch_backend import TorchModel
 from tests.test_exactness import RUNTIMES, derived_bounds
 from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
 from tests.test_mlic import WIDTHS, as_tensor, stir
 from tests.test_model import refused_layers
-from tests.torch_backend import TorchModel
 
 pytestmark = pytest.mark.usefixtures("installed")
 SIZE = (112, 144)  # of the frames; latents of 7 rows and 9 columns

@@ -35,8 +35,10 @@ from string import ascii_lowercase
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import onnxruntime
 from constriction import stream
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is imported
+import onnxruntime
 
 HERE = Path(__file__).parent
 MAX_PIXELS = 1 << 28  # a decoder's choice [2.4]
