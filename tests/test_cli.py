@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.bitstream.container import Chunk, ChunkType, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, write_file
 from pixa.bitstream.headers import Head
 from pixa.cli.program import byte_count
 from pixa.models.registry import find_model

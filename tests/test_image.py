@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 import pixa
 from pixa import Decoder
 from pixa.app.bench.metrics import psnr_rgb
-from pixa.bitstream.container import Chunk, ChunkType, read_file, read_varint, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, read_varint, write_file
 from pixa.coding import latents
 from pixa.coding.latents import STRIDE
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError

@@ -12,7 +12,8 @@ from PIL import Image
 
 import pixa
 from pixa import Decoder
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.errors import Corrupt, ModelMissing, UsageError
 from pixa.image.decoder import REDUCTIONS
 from pixa.image.reduced import synthesis

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.bitstream.container import PREFIX, Chunk, ChunkType, write_chunk
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import PREFIX, Chunk, write_chunk
 from pixa.bitstream.headers import VideoHeader
 from pixa.bitstream.packets import ChunkFile, Index, KeyFrame, Packet
 from pixa.coding.latents import LatentCodec

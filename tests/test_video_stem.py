@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixa.bitstream.container import ChunkType
+from pixa.bitstream.chunks import ChunkType
 from pixa.errors import Corrupt, PixaError
 from pixa.models.export.driver import export
 from pixa.models.nets.fast import Fast, FastConfig

@@ -12,7 +12,8 @@ from importlib import import_module
 
 import numpy as np
 
-from pixa.bitstream.container import Chunk, ChunkType, read_varint, write_file, write_varint
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_varint, write_file, write_varint
 from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
 from pixa.coding.tile import TileCodec, TileInput
@@ -28,7 +29,6 @@ THIN = 8  # halos that a window of a thread of its own is to be wide
 SEARCH = "pixa.models.training.anneal"  # not imported with the others: it loads torch
 SEARCH_STEPS = {7: 60, 8: 120, 9: 320}  # by effort
 SPARSE_LEVEL = 40  # up to this one so few symbols are coded that trading each for bits takes no time
-METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
 
 Progress = Callable[[int, int], None]
 
@@ -222,7 +222,9 @@ class Analysed:
             tile_log2=codec.tile_log2(level),
         )
         chunks = [Chunk(ChunkType.HEAD, head.write())]
-        chunks += [Chunk(METADATA[name], write_metadata(value)) for name, value in self.picture.metadata.items()]
+        chunks += [
+            Chunk(ChunkType[name.upper()], write_metadata(value)) for name, value in self.picture.metadata.items()
+        ]
         if self.picture.alpha is not None:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
         y_hat = np.zeros((codec.y_hat_channels, *self.y.shape[1:]), np.float32)

@@ -11,7 +11,8 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from pixa.bitstream.container import PREFIX, ChunkType, write_chunk
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import PREFIX, write_chunk
 from pixa.bitstream.deflate import write_metadata
 from pixa.bitstream.headers import Head, ModelReference, VideoHeader
 from pixa.bitstream.packets import Index, KeyFrame, Packet

@@ -22,12 +22,13 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from pixa.bitstream.container import MAGIC, PREFIX, Chunk, ChunkType, read_file, read_varint, write_file, write_varint
+from pixa.bitstream.chunks import ChunkType, chunk_name
+from pixa.bitstream.container import MAGIC, PREFIX, Chunk, read_file, read_varint, write_file, write_varint
 from pixa.bitstream.entropy import AnsCoder
 from pixa.bitstream.headers import Head
 from pixa.coding import latents
 from pixa.image import picture as image
-from pixa.image.decoder import Decoder, chunk_name
+from pixa.image.decoder import Decoder
 from pixa.io.image import picture_to_image
 from pixa.models.registry import find_model, list_models
 from pixa.pixels import Picture

@@ -7,7 +7,8 @@ import pytest
 
 import pixa
 from pixa import Decoder
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.errors import Corrupt
 from pixa.image.conceal import fill
 
