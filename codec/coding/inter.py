@@ -26,8 +26,7 @@ import numpy as np
 from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables
 from pixa.motion import fields as motion
-from pixa.motion import vectors
-from pixa.motion.overlap import compensate
+from pixa.motion import overlap, vectors
 from pixa.motion.search import WORTH, search
 
 FLAG_CONTEXTS = 3  # of the first models: neighbours alike, not alike, and what nothing predicts
@@ -142,7 +141,7 @@ def read(decoder: Decoder, past: Past, level: int, nets: Predictor) -> tuple[np.
     skip, field = flags[..., 0] > 0, np.zeros((*activity.shape, 2), np.int32)
     if nets.vectors:
         known = vectors.Past(past["past_field"], skip, activity, level)
-        return vectors.decoded(decoder.decode, known, nets.vectors), skip
+        return vectors.decoded(decoder, known, nets.vectors), skip
     for place, prediction, contexts in motion.groups(field):
         if apart(nets):
             rows = decoder.decode(row_tables(contexts))
@@ -197,11 +196,9 @@ def expected(past: Past, field: np.ndarray, level: int, nets: Predictor) -> Past
     """
     picture, before = past["past_picture"], past["past_hat_1"]
     if stays(nets):
-        moved = motion.warp(picture[None].astype(np.int16), field[None])[0]
+        moved = np.ascontiguousarray(motion.warp(picture[None].astype(np.int16), field[None])[0].astype(np.uint8))
     else:
-        planes = np.moveaxis(picture, 2, 0)[None].astype(np.float32)
-        moved = np.moveaxis(np.rint(compensate(planes, field[None], nets.taps)[0]).clip(0, 255), 0, 2)
-    moved = np.ascontiguousarray(moved.astype(np.uint8))
+        moved = overlap.moved(picture, field, nets.taps)
     predicted = nets.predict(moved, level)
     instead = before if stays(nets) else predicted
     return {"past_hat_1": before, "moved": moved, "predicted": predicted, "instead": instead}

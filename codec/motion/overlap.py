@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from pixa.motion.fields import BLOCK, FADE, UNIT, like, places, typed
+from pixa.native import kernels
 
 SHORT = np.float32([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]])
 LONG = np.float32(
@@ -25,6 +26,21 @@ LONG = np.float32(
 TAPS = {4: SHORT / 64, 8: LONG / 64}  # weights by phase, a quarter of a pixel each, of the pixels around
 SPAN = BLOCK + FADE  # that a vector predicts
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
+
+
+def moved(picture: np.ndarray, motion: np.ndarray, taps: int) -> np.ndarray:
+    """The prediction (16h, 16w, 3) uint8 from the past picture along motion (h, w, 2), as `compensate`, but rounded.
+
+    Its sums are whole numbers of 2**-20 levels, which float64 holds, so that kernels predict the same.
+    """
+    if taps == 8 and (native := kernels()):
+        result = np.empty(picture.shape, np.uint8)
+        picture, motion = np.ascontiguousarray(picture), np.ascontiguousarray(motion, np.int32)
+        native.compensate(picture, *motion.shape[:2], motion, result)
+        return result
+    planes = np.moveaxis(picture, 2, 0)[None].astype(np.float64)
+    rounded = np.floor(compensate(planes, motion[None], taps)[0] + 0.5).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(rounded, 0, 2))
 
 
 @cache
@@ -44,7 +60,7 @@ def matrices(taps: int) -> np.ndarray:
 def compensate(picture, motion, taps: int):
     """The prediction (B, 3, 16h, 16w) of a picture from the past one (B, 3, 16h, 16w) along motion (B, h, w, 2).
 
-    Both pictures are float32. What lies beyond the edge is like the edge. `taps` is a key of `TAPS`.
+    Both pictures are of one type of floats. What lies beyond the edge is like the edge. `taps` is a key of `TAPS`.
     """
     count, height, width = motion.shape[:3]
     kinds, read = like(matrices(taps), picture), SPAN + taps - 1
