@@ -11,6 +11,8 @@ from pathlib import Path
 from pixa.errors import ModelMissing, UsageError
 
 TUNES = ("eye", "psnr")  # what quality can mean in training: what people see, or squared error
+RETIRED = {1: "fast.1", 3: "stem.1", 5: "vqgan.1", 7: "stem.2", 8: "stem.3"}  # wire ids that are never used again
+LAST_COMMIT = "628aa45"  # that reads files of the retired models
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class ModelEntry:
         tune: what its training took for quality, one of TUNES.
         coding: what a tile holds, "latents" (`pixa.coding.latents`) or "tokens" (`pixa.coding.tokens`).
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
-        native: files of graphs that native decoders run in the place of those of the same name without `native_`.
-        native_hash: first eight hexadecimal digits of their SHA-256.
+        native: graphs that native decoders run in another form, see `pixa.models.export.native`; native.npz has them.
+        native_hash: first eight hexadecimal digits of the SHA-256 of these.
     """
 
     name: str
@@ -77,6 +79,7 @@ def find_model(name: str, tune: str | None = None) -> ModelEntry:
     """
     named = [entry for entry in list_models() if name in (entry.name, f"{entry.name}.{entry.tag}")]
     if not named:
+        check_retired(name)
         known = ", ".join(f"{entry.name}.{entry.tag}" for entry in list_models())
         raise ModelMissing(f"no model is called {name!r}; installed: {known}")
     tuned = [entry for entry in named if tune in (None, entry.tune)]
@@ -96,4 +99,15 @@ def find_wire(wire_id: int, model_hash: int) -> ModelEntry:
             if int(entry.hash, 16) == model_hash:
                 return entry
             raise ModelMissing(f"model {entry.name}.{entry.tag} is installed with other weights than the file needs")
+    check_retired(RETIRED.get(wire_id))
     raise ModelMissing(f"model number {wire_id} is not installed: a newer pixa may have it")
+
+
+def check_retired(name: str | None) -> None:
+    """Say of a retired model what reads its files.
+
+    Raises:
+        ModelMissing: the model `name.tag` is one of them.
+    """
+    if name in RETIRED.values():
+        raise ModelMissing(f"the model {name} is retired: commit {LAST_COMMIT} of pixa is the last to read its files")

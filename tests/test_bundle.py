@@ -23,7 +23,7 @@ from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.bitstream.headers import Head
 from pixa.models.export.driver import export
 from pixa.models.registry import find_model, list_models
-from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, read
+from tests.support.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, read
 from tests.test_mlic import lively
 
 # Runs command lines of decoder.py one after the other, in an interpreter that can import neither pixa nor what only
@@ -149,7 +149,7 @@ def damaged(data: bytes) -> dict[str, bytes]:
 def refused(bundle, tmp_path_factory) -> dict[str, tuple[Outcome, Path]]:
     files = {name: (ERRORS / f"{name}.pixa").read_bytes() for name in EXPECTED_ERRORS}
     files |= damaged(read("rgb-96x64-q100"))
-    files["video"] = (GOLDEN / "video" / "fast.1.pixa").read_bytes()
+    files["video"] = (GOLDEN / "video" / "fast.2.pixa").read_bytes()
     return decode_all(bundle, files, tmp_path_factory.mktemp("refused"))
 
 
@@ -230,14 +230,14 @@ class TestSelfTest:
 
 class TestExport:
     def test_holds_what_a_decoder_needs_and_no_more(self, run, tmp_path):
-        code, _, lines = run("export-decoder", tmp_path / "here" / "decoder", "-m", "fast.1")
+        code, _, lines = run("export-decoder", tmp_path / "here" / "decoder", "-m", "mlic.1")
         assert code == 0
         assert "--self-test" in lines[0]
-        folder, entry = tmp_path / "here" / "decoder", find_model("fast.1")
+        folder, entry = tmp_path / "here" / "decoder", find_model("mlic.1")
         assert {path.name for path in folder.iterdir()} == {
-            *("decoder.py", "FORMAT.md", "manifest.json", "golden.pixa", "golden.json", "golden.npy", "fast.1")
+            *("decoder.py", "FORMAT.md", "manifest.json", "golden.pixa", "golden.json", "golden.npy", "mlic.1")
         }
-        assert {path.name for path in (folder / "fast.1").iterdir()} == set(entry.decoder)
+        assert {path.name for path in (folder / "mlic.1").iterdir()} == set(entry.decoder)
         assert list(folder.parent.iterdir()) == [folder]
 
     def test_an_empty_folder_is_taken(self, tmp_path):
@@ -253,7 +253,7 @@ class TestExport:
 
     def test_models_that_it_cannot_take_are_refused(self, run, tmp_path, monkeypatch):
         assert run("export-decoder", tmp_path / "decoder", "-m", "slow")[0] == errors.ModelMissing.exit_code
-        for fields, what in (({"coding": "tokens"}, "tokens"), ({"intra": "fast.1"}, "frames")):
+        for fields, what in (({"coding": "tokens"}, "tokens"), ({"intra": "fast.2"}, "frames")):
             monkeypatch.setattr("pixa.app.bundle.find_model", lambda _, f=fields: replace(find_model("fast"), **f))
             code, _, lines = run("export-decoder", tmp_path / "decoder")
             assert code == errors.UsageError.exit_code

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -233,8 +234,43 @@ def test_wrong_options_are_usage_errors(run, photo, options):
     assert os.listdir(photo.parent) == ["photo.png"]
 
 
-def test_no_command_is_a_usage_error(run):
-    assert run()[0] == 2
+def test_no_command_shows_the_help(run):
+    code, out, _ = run()
+    assert code == 2 and b"pixa encode photo.jpg" in out
+
+
+def test_a_wrong_word_is_one_line_with_the_nearest_command(run):
+    code, out, err = run("encoed", "photo.png")
+    assert (code, out, len(err)) == (2, b"", 1)
+    assert "did you mean 'encode'?" in err[0]
+
+
+@pytest.mark.parametrize("name", ["photo.avif", "clip.MP4"])
+def test_the_name_of_another_format_is_refused_without_force(run, photo, tmp_path, name):
+    code, _, err = run("encode", photo, "-o", tmp_path / name)
+    assert code == 2 and "in spite of its name" in err[-1]
+    assert not (tmp_path / name).exists()
+    assert run("encode", photo, "-o", tmp_path / name, "-f")[0] == 0
+
+
+def test_force_keeps_the_permissions_of_what_it_replaces(run, photo, tmp_path):
+    target = tmp_path / "private.pixa"
+    target.write_bytes(b"")
+    target.chmod(0o600)
+    assert run("encode", photo, "-o", target, "-f")[0] == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_files_may_stand_behind_options(run, photo, tmp_path):
+    shutil.copy(photo, tmp_path / "second.png")
+    words = ["encode", photo, "-q", "50", tmp_path / "second.png", "--output-dir", tmp_path / "packed"]
+    assert run(*words)[0] == 0
+    assert sorted(os.listdir(tmp_path / "packed")) == ["photo.pixa", "second.pixa"]
+
+
+def test_the_package_is_a_program():
+    done = subprocess.run([sys.executable, "-m", "pixa", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pixa ")
 
 
 def test_threads_do_not_change_the_file(run, photo, tmp_path):
@@ -338,7 +374,7 @@ def test_decode_keeps_going_without_a_lost_tile_and_says_so(run, tmp_path):
 
 
 def test_models_of_videos_alone_refuse_pictures(run, photo, monkeypatch):
-    entry = replace(find_model("fast"), name="between", intra="fast.1")
+    entry = replace(find_model("fast"), name="between", intra="fast.2")
     monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: entry)
     code, _, err = run("encode", photo)
     assert code == 2 and "between codes what changes between the frames of a video" in err[0]
@@ -352,7 +388,8 @@ def test_wrong_input_gives_one_line_and_its_exit_code(run, tmp_path, photo, code
         content = photo.read_bytes()[:-40]
     path = tmp_path / "wrong.pixa"
     path.write_bytes(content(coded) if callable(content) else content)
-    code, out, err = run(command, path, *(["-o", tmp_path / "out.png"] if command != "verify" else []))
+    name = {"encode": ["-o", tmp_path / "out.pixa"], "decode": ["-o", tmp_path / "out.png"]}.get(command, [])
+    code, out, err = run(command, path, *name)
     assert (code, out) == (encode_code if command == "encode" else decode_code, b"")
     assert len(err) == 1 and err[0].startswith(f"pixa: {path}: ")
     assert sorted(os.listdir(tmp_path)) == ["photo.png", "wrong.pixa"]
@@ -375,10 +412,12 @@ def test_the_working_folder_is_an_input_that_is_no_file(run, tmp_path, monkeypat
     assert code == 1 and len(err) == 1
 
 
-@pytest.mark.parametrize("target", ["none/out.png", "photo.png/out.png", "folder.png"])
+@pytest.mark.parametrize("target", ["none/out", "photo.png/out", "folder.png"])
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_an_unwritable_target_gives_one_line(run, tmp_path, photo, packed, command, target):
     (tmp_path / "folder.png").mkdir()
+    if target.endswith("out"):
+        target += ".pixa" if command == "encode" else ".png"
     code, out, err = run(command, photo if command == "encode" else packed, "-o", tmp_path / target)
     assert (code, out) == (1, b"")
     assert len(err) == 1 and str(tmp_path / target) in err[0]

@@ -22,7 +22,7 @@ from pixa.image.picture import Analysed
 from pixa.models.registry import ModelEntry, list_models
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel, load_model
-from tests.torch_backend import TorchModel, read_graph, walk
+from tests.support.torch_backend import TorchModel, read_graph, walk
 
 EXACT_LIMIT = 2**24
 FEATURE_MAX = 255

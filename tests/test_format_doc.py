@@ -24,18 +24,16 @@ from pixa.bitstream.container import ANCILLARY, MAGIC, VERSION, ChunkType
 from pixa.bitstream.headers import Head
 from pixa.models.registry import ModelEntry, find_wire, list_models
 from pixa.runtime.model import load_model
-from tests.golden_files import EXPECTED, read
+from tests.support.golden_files import EXPECTED, read
 
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()
 EXAMPLE = FORMAT[FORMAT.index("<!-- example: begin -->") : FORMAT.index("<!-- example: end -->")]
-GRAPHS = {"fast.1": "graph", "fast.2": "graph of `fast.2`"}  # how the tables of graphs begin, where not with the name
 PICTURES = [entry for entry in list_models() if entry.coding == "latents" and not entry.intra]
 
 
 def graphs(entry: ModelEntry) -> list[list[str]]:
     """The table of the graphs of a model."""
-    header = GRAPHS.get(f"{entry.name}.{entry.tag}", f"graph of `{entry.name}`")
-    return table(f"{header} | inputs | outputs")
+    return table(f"graph of `{entry.name}` | inputs | outputs")
 
 
 def table(header: str) -> list[list[str]]:
@@ -73,7 +71,7 @@ class PlainModel:
         self.frequencies = [[], *(part.tolist() for part in np.split(self.arrays["frequencies"], ends[:-1]))]
         self.starts = [[0, *np.cumsum(frequencies).tolist()] for frequencies in self.frequencies]
 
-        passes = self.arrays["passes"].astype(bool)
+        passes = self.arrays["passes"].astype(bool)  # of stem by parity, else by the place in a square
         square = [0, 1, 2, 3] if passes.shape[2] == 4 else [0, 1, 1, 0]
         self.passes = passes[:, :, square].reshape(*passes.shape[:2], 2, 2)
 
@@ -117,9 +115,6 @@ class PlainModel:
         features, index = (x[:, :height, :width] for x in self.scale_a(z, level))
         magnitude_a = yield [features, index]
         _, index = self.scale("b", [features], magnitude_a, level)
-        if self.name == "fast.1":
-            yield [index]
-            return
         magnitude = yield [magnitude_a, index]
         if self.name.startswith("mlic"):
             yield from self.scales_of_mlic(features, magnitude_a, magnitude, level)
@@ -322,9 +317,9 @@ class TestTables:
     def test_model_arrays(self, model):
         sizes: dict[str, int] = {}
         rows = {name: rest for name, *rest in table("array | type | shape | meaning")}
-        if model.name != "fast.1":
-            title = f"array of `{model.name.removesuffix('.1')}` | type | shape | meaning"
-            rows |= {name: rest for name, *rest in table(title)}
+        rows |= {
+            name: rest for name, *rest in table(f"array of `{model.name.partition('.')[0]}` | type | shape | meaning")
+        }
         assert set(rows) == set(model.arrays)
         for name, (kind, shape, _) in rows.items():
             array = model.arrays[name]

@@ -142,31 +142,17 @@ def inter_symbols(
     *past, before = past
     coder, last = PlainCoder(payload, model), len(model.arrays["limits"])
     channels, height, width = past[0].shape
-    activity, stays = np.minimum(abs(past[0]), 15).sum(0), "bypass" not in model.arrays
+    activity = np.minimum(abs(past[0]), 15).sum(0)
     symbols = lambda indexes: coder.group(np.array(indexes).ravel())
 
     def read_flags(positions: list, prediction: np.ndarray, contexts: np.ndarray) -> np.ndarray:
         kind = np.minimum(contexts[:, 0], 2)
         active = np.array([sum(limit < activity[place] for limit in ACTIVITIES) for place in positions])
-        index = last - 3 + kind if stays else last - 30 + 6 * active + 2 * kind + prediction[:, 0]
+        index = last - 30 + 6 * active + 2 * kind + prediction[:, 0]
         return prediction ^ (symbols(index) & 1)[:, None]
 
-    def read_vectors(positions: list, prediction: np.ndarray, contexts: np.ndarray) -> np.ndarray:
-        skipped = np.array([flags[place] for place in positions])[:, None] * stays
-        if stays or last == 165:
-            first = last - (11 if stays else 38)
-            said = symbols((first + contexts) * (1 - skipped)).reshape(-1, 2)
-        else:
-            rows = symbols(last - 70 + contexts[:, 0])
-            columns = symbols(last - 62 + 4 * contexts[:, 1] + np.minimum(abs(rows), 3))
-            said = np.stack([rows, columns], 1)
-        return np.clip(prediction + said, -256, 256) * (1 - skipped)
-
     flags = coarse_to_fine(height, width, 1, read_flags)[0]
-    if "vectors_first_weight" in model.arrays:
-        motion = expected_motion(symbols, flags, before, activity, level, model.arrays)
-    else:
-        motion = np.moveaxis(coarse_to_fine(height, width, 2, read_vectors), 0, 2)
+    motion = expected_motion(symbols, flags, before, activity, level, model.arrays)
 
     rows, columns = -(-height // 4), -(-width // 4)
     z_index = np.repeat(model.vector("z_index", level), rows * columns, 1).reshape(-1, rows, columns)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixa import Decoder, errors
 from pixa.models.registry import find_model, list_models
-from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, expectations, read
+from tests.support.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, expectations, read
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, ERRORS], ids=lambda folder: folder.name)

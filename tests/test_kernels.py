@@ -67,13 +67,13 @@ class TestSearch:
         before, activity = rng.integers(-REACH, REACH + 1, (*size, 2)), rng.integers(0, 2000, size)
         prices = vectors.Prices(nets.vectors, nets.tables, before, activity, LEVEL)
         for arguments in ((None, None), (None, before[None]), (prices, before[None])):
-            field, found = kernels(search, picture[None], past[None], worth, 8, *arguments)
+            field, found = kernels(search, picture[None], past[None], worth, *arguments)
             assert np.array_equal(field, found)
 
     def test_pictures_of_extremes(self, kernels):
         rng = np.random.default_rng(1)
         picture, past = 255 * rng.integers(0, 2, (2, 64, 80, 3), np.uint8)
-        field, found = kernels(search, picture[None], past[None], 1.0, 8)
+        field, found = kernels(search, picture[None], past[None], 1.0)
         assert np.array_equal(field, found)
 
 
@@ -81,7 +81,7 @@ def test_compensation_is_the_same(kernels):
     rng = np.random.default_rng(2)
     for size in ((1, 1), (3, 4), (4, 1)):
         picture = 255 * rng.integers(0, 2, (16 * size[0], 16 * size[1], 3), np.uint8)
-        moved, found = kernels(overlap.moved, picture, rng.integers(-REACH, REACH + 1, (*size, 2)), 8)
+        moved, found = kernels(overlap.moved, picture, rng.integers(-REACH, REACH + 1, (*size, 2)))
         assert np.array_equal(moved, found)
 
 

@@ -29,10 +29,10 @@ from pixa.models.training.grow import grow
 from pixa.models.training.program import main
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel
+from tests.support.torch_backend import TorchModel
 from tests.test_exactness import RUNTIMES, decoded, derived_bounds, walked
 from tests.test_format_doc import PlainModel, file_symbols, table
 from tests.test_model import refused_layers
-from tests.torch_backend import TorchModel
 
 WIDTHS = {"c": 16, "m": 16, "n": 8, "f": 16, "k": 16, "hidden": 16, "analysis_high": 1, "analysis_low": 1,
           "synthesis_low": 1, "synthesis_high": 1}  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,24 +19,25 @@ from pixa.coding.latents import TileSymbols
 from pixa.errors import ModelMissing
 from pixa.image.picture import Analysed
 from pixa.models.export import native
-from pixa.models.export.checkerboard_graphs import means, passes
 from pixa.models.export.driver import export
+from pixa.models.export.fast_graphs import means, passes
 from pixa.models.export.graph import FLOAT, Network, spatial
 from pixa.models.export.integers import IntegerGraph, fits
-from pixa.models.nets.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.nets.exact import ExactPointwise
+from pixa.models.nets.fast import Fast, FastConfig
 from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.pixels import Picture
-from pixa.runtime.model import NATIVE, OnnxModel
+from pixa.runtime.model import OnnxModel, native_graphs
 
-SMALL = CheckerboardConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_low=2, synthesis_high=2)
+WIDTHS = {"c": 96, "m": 192, "n": 16, "f": 16, "k": 16, "hidden": 16, "low": 8, "low_k": 16, "low_hidden": 16}
+SMALL = FastConfig(**WIDTHS, analysis_high=1, synthesis_low=2, synthesis_high=2, synthesis_hidden=0)
 
 
 @pytest.fixture
-def lively(photo) -> Checkerboard:
+def lively(photo) -> Fast:
     """A small model whose blocks all do something, but for the first of the synthesis, whose units never fire."""
     torch.manual_seed(3)
-    model = Checkerboard(SMALL)
+    model = Fast(SMALL)
     model.start_from_dct(torch.tensor(photo[:128, :128]).permute(2, 0, 1)[None] / 255)
     for block in (*model.g_s.low, *model.g_s.high):
         torch.nn.init.normal_(block.project.weight, std=0.02)
@@ -54,7 +54,7 @@ def synthesised(entry: ModelEntry, y_hat: np.ndarray, level: int) -> np.ndarray:
 @pytest.mark.parametrize("level", [0, 110, 200])
 def test_native_synthesis_shows_the_same_picture(entry, model, photo, level):
     y_hat = Analysed(Picture(photo[:83, :117])).encode(level)[1]
-    expected = synthesised(replace(entry, native=""), y_hat, level)
+    expected = synthesised(replace(entry, native=()), y_hat, level)
     assert np.ptp(expected) > 100
     assert np.abs(synthesised(entry, y_hat, level) - expected).max() <= 1
 
@@ -63,14 +63,14 @@ def test_native_synthesis_shows_the_same_picture(entry, model, photo, level):
 def test_latents_of_no_picture_are_shown_the_same(model, deviation):
     rng = np.random.default_rng(4)
     y_hat = rng.normal(0, deviation, (model.channels, 3, 4)).astype(np.float32)
-    expected = synthesised(replace(model.entry, native=""), y_hat, 200)
+    expected = synthesised(replace(model.entry, native=()), y_hat, 200)
     assert np.abs(synthesised(model.entry, y_hat, 200) - expected).max() <= 1
 
 
 def test_noise_is_shown_the_same(model):
     noise = 255 * np.random.default_rng(5).integers(0, 2, (64, 80, 1), np.uint8).repeat(3, 2)
     y_hat = Analysed(Picture(noise)).encode(200)[1]
-    expected = synthesised(replace(model.entry, native=""), y_hat, 200)
+    expected = synthesised(replace(model.entry, native=()), y_hat, 200)
     assert np.abs(synthesised(model.entry, y_hat, 200) - expected).max() <= 1
 
 
@@ -81,23 +81,32 @@ class TestExport:
     def test_a_silent_block_is_left_out_and_missed_by_nobody(self, lively, photo, tmp_path, monkeypatch):
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
         entry = ModelEntry(**export(lively, "test", 9, tmp_path))
-        sizes = [(entry.folder / f"{name}.onnx").stat().st_size for name in (NATIVE, "synthesis")]
-        assert sizes[1] - sizes[0] > 2 * 192 * 384  # two matrices, two bytes a number, less what the new form adds
+        whole = (entry.folder / "synthesis.onnx").read_bytes()
+        assert (
+            len(whole) - len(native_graphs(entry)["synthesis"]) > 2 * 192 * 384
+        )  # two matrices, two bytes a number, less what the new form adds
         y = OnnxModel(entry, 1).analysis(photo)
         for level in (0, 200):
-            expected = synthesised(replace(entry, native=""), y, level)
+            expected = synthesised(replace(entry, native=()), y, level)
             assert np.abs(synthesised(entry, y, level) - expected).max() <= 1
 
     def test_another_file_than_the_manifest_names_is_refused(self, tmp_path, monkeypatch):
         entry = find_model("fast")
         shutil.copytree(entry.folder, tmp_path / entry.folder.name)
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
-        path: Path = entry.folder / f"{NATIVE}.onnx"
-        path.write_bytes(path.read_bytes()[:-1])
+        path: Path = entry.folder / "native.npz"
+        content = path.read_bytes()
+        for place in range(0, len(content), len(content) // 40):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            try:
+                OnnxModel(entry, 1)
+            except ModelMissing as error:
+                assert "altered" in str(error)
+        path.write_bytes(content[:-1])
         with pytest.raises(ModelMissing, match="altered"):
             OnnxModel(entry)
         path.unlink()
-        with pytest.raises(ModelMissing, match=r"native_synthesis\.onnx is missing"):
+        with pytest.raises(ModelMissing, match=r"native\.npz is missing"):
             OnnxModel(entry)
 
 
@@ -126,17 +135,16 @@ class TestIntegers:
     def test_products_that_could_saturate_are_left_to_floats(self, weights, expected):
         assert fits(Network("scale", {}, {}, [pointwise(*weights)], None, None)) == expected
 
-    def test_integers_that_are_wrong_are_found_out_and_not_used(self, photo, tmp_path, monkeypatch):
+    def test_integers_that_are_wrong_are_found_out_and_not_used(self, photo, monkeypatch):
         entry, data = find_model("fast"), pixa.encode(photo)
-        shutil.copytree(entry.folder, tmp_path / entry.folder.name)
-        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
-        path = entry.folder / "native_scale_d.onnx"
-        altered = onnx.load(path)
+        graphs = native_graphs(entry)
+        altered = onnx.load_from_string(graphs["scale_d"])
         weights = max(altered.graph.initializer, key=lambda c: len(c.raw_data))
         weights.raw_data = bytes(64 - b & 0xFF for b in weights.raw_data)
-        onnx.save(altered, path)
-        content = b"".join((entry.folder / name).read_bytes() for name in entry.native)
-        nets = OnnxModel(replace(entry, native_hash=hashlib.sha256(content).hexdigest()[:8]), 1)
+        graphs["scale_d"] = altered.SerializeToString()
+        monkeypatch.setattr("pixa.runtime.model.native_graphs", lambda entry: graphs)
+        nets = OnnxModel(entry, 1)
+        assert not nets.native
         decoder = Decoder(data)
         decoder.nets = nets
         assert decoder.symbols_sha256() == Decoder(data).symbols_sha256()
@@ -151,7 +159,7 @@ class TestPhases:
         data = pixa.encode(photo[:rows, :columns], quality=90)
         (tile,) = Decoder(data).tiles
         nets = model, OnnxModel(replace(model.entry, native=()), 1)
-        assert "native_mean_d.onnx" in model.entry.native
+        assert "mean_d" in model.entry.native
         ours, plain = (TileSymbols(tile, model.channels, *shape, 180, net).reconstruct(net) for net in nets)
         assert np.abs(plain).max() > 1
         np.testing.assert_allclose(ours, plain, atol=1e-5)
@@ -159,12 +167,12 @@ class TestPhases:
     def test_only_large_networks_of_checkerboards_are_split(self, lively):
         assert native.in_phases(*self.last_pass(lively)) is None
         whole = np.ones((SMALL.m, 4), bool)
-        network, pattern = self.last_pass(Checkerboard(replace(SMALL, k=128)))
+        network, pattern = self.last_pass(Fast(replace(SMALL, k=128)))
         assert native.in_phases(network, whole) is None
         assert native.in_phases(network, pattern) is not None
 
-    def last_pass(self, model: Checkerboard) -> tuple[Network, np.ndarray]:
-        return means(model)[-1], passes(model)[-1][:, [0, 1, 1, 0]]
+    def last_pass(self, model: Fast) -> tuple[Network, np.ndarray]:
+        return means(model)[-1], passes(model)[-1]
 
 
 class TestAhead:

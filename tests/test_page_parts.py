@@ -188,9 +188,16 @@ def test_the_parts_of_a_file_add_up(photo):
 @pytest.fixture
 def folder(tmp_path):
     """A manifest with a model of each kind; no weights are needed to choose among them."""
-    entry = {"tag": "1", "hash": "00000000", "description": "", "decode_kmac_per_pixel": 1.0, "parameters": 1}
+    entry = {
+        "tag": "1",
+        "tune": "psnr",
+        "hash": "00000000",
+        "description": "",
+        "decode_kmac_per_pixel": 1.0,
+        "parameters": 1,
+    }
     entry |= {"analysis_halo": 4, "synthesis_halo": 4, "decoder": [], "encoder": []}
-    kinds = {"fast": {}, "stem": {"intra": "fast.1"}, "vqgan": {"coding": "tokens"}}
+    kinds = {"fast": {}, "stem": {"intra": "fast.2"}, "vqgan": {"coding": "tokens"}}
     models = [{"name": name, "wire_id": i, **entry, **kind} for i, (name, kind) in enumerate(kinds.items(), 1)]
     (tmp_path / "manifest.json").write_text(json.dumps({"models": models}))
     return tmp_path
@@ -203,8 +210,8 @@ def test_models_are_offered_for_what_they_code():
 
 
 def test_nothing_but_the_page_itself_loads_its_libraries():
-    parts = "batch, bench, clips, comparison, figures, heatmap, live_curves, uploads"
-    code = f"import sys, pixa.cli.program; from pixa.app import {parts}; print(*sys.modules)"
+    parts = "batch, clips, comparison, figures, heatmap, live_curves, uploads"
+    code = f"import sys, pixa.cli, pixa.app.bench; from pixa.app.page import {parts}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"gradio", "matplotlib", "torch", "av"} & set(modules)
 

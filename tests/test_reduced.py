@@ -46,15 +46,6 @@ def test_a_reduced_picture_is_the_whole_one_averaged(coded, factor):
     assert psnr(pixa.decode(data, reduce=factor), averaged(whole, factor)) > {2: 36, 4: 39, 8: 34}[factor]
 
 
-@pytest.mark.parametrize("quality", [30, 60, 95])
-def test_an_eighth_from_all_latents_is_closer(coffee, photo, quality):
-    """Of the first model, which codes no channels before the others."""
-    data = pixa.encode(coffee, quality=quality, model="fast.1")
-    assert psnr(pixa.decode(data, reduce=8), averaged(pixa.decode(data), 8)) > 42
-    data = pixa.encode(np.tile(photo[:, :64], (5, 1, 1))[:1100], quality=80, model="fast.1")
-    assert psnr(pixa.decode(data, reduce=8), averaged(pixa.decode(data), 8)) > 36
-
-
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (8, 8), (40, 5)])
 @pytest.mark.parametrize("factor", SMALLER)
 def test_sides_are_rounded_up(photo, size, factor):

@@ -234,7 +234,7 @@ class InterNets:
 def inter(monkeypatch):
     """Installs a model `between` that stands in for one that sees the past."""
     fast = find_model("fast")
-    entry = types.SimpleNamespace(name="between", tag="1", wire_id=999, hash="0badcafe", intra="fast.1")
+    entry = types.SimpleNamespace(name="between", tag="1", wire_id=999, hash="0badcafe", intra="fast.2")
     load = lambda entry, threads=0: (
         InterNets(load_model(fast, threads)) if entry.name == "between" else load_model(fast, threads)
     )
@@ -480,7 +480,7 @@ def test_reading_needs_neither_pyav_nor_pillow():
         "import sys, pixa; video = pixa.open_video(sys.argv[1]); next(iter(video));"
         "print(*{'av', 'PIL', 'torch'} & set(sys.modules)); video.close()"
     )
-    command = [sys.executable, "-c", script, str(GOLDEN / "fast.1.pixa")]
+    command = [sys.executable, "-c", script, str(GOLDEN / "fast.2.pixa")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""
 
 

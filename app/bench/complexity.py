@@ -52,7 +52,8 @@ def onnx_counter() -> Iterator[Callable[[], float]]:
     runs, original = [], OnnxModel.run
 
     def run(self: OnnxModel, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
-        runs.append((self.entry.folder / f"{graph}.onnx", {name: array.shape for name, array in inputs.items()}))
+        path = self.entry.folder / f"{graph.removeprefix('native ')}.onnx"
+        runs.append((path, {name: array.shape for name, array in inputs.items()}))
         return original(self, graph, beside, **inputs)
 
     with patch.object(OnnxModel, "run", run):

@@ -9,8 +9,8 @@
 From the top of this file to its end:
 
     bytes -> chunks         checked one by one [2]: the header [3.1], metadata [3.3], alpha [3.2]
-    tile -> symbols         integers; rANS, with tables that networks of exact integer sums choose [6.1 to 6.5, 6.12]
-    symbols -> latents      floats; so many steps from the mean that other networks expect [6.6, 6.13]
+    tile -> symbols         integers; rANS, with tables that networks of exact integer sums choose [6.1 to 6.5]
+    symbols -> latents      floats; so many steps from the mean that other networks expect [6.6]
     latents -> samples      one network for the whole picture, here window by window [7]
     samples -> PNG
 
@@ -35,8 +35,10 @@ from string import ascii_lowercase
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import onnxruntime
 from constriction import stream
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is imported
+import onnxruntime
 
 HERE = Path(__file__).parent
 MAX_PIXELS = 1 << 28  # a decoder's choice [2.4]
@@ -157,7 +159,7 @@ def read_alpha(payload: bytes, head: Head) -> np.ndarray:
 class Model:
     """[4] Graphs, arrays and tables, proven to be the ones that files need.
 
-    What is `known` of a tile goes by the names of the graphs' inputs and outputs [4.1, 4.5], in arrays (channels, rows,
+    What is `known` of a tile goes by the names of the graphs' inputs and outputs [4.1], in arrays (channels, rows,
     columns); a vector of the level is (channels, 1, 1).
     """
 
@@ -169,8 +171,7 @@ class Model:
         load = lambda graph: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.graphs = {name[:-5]: load(data) for name, data in files.items() if name.endswith(".onnx")}
         self.arrays = dict(np.load(BytesIO(files["tables.npz"]), allow_pickle=False))
-        passes = self.arrays["passes"].astype(bool)
-        passes = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]  # [6.1]
+        passes = self.arrays["passes"].astype(bool)  # [6.1]
         self.passes = list(zip(ascii_lowercase, passes, strict=False))
         self.channels, self.halo = passes.shape[1], entry["synthesis_halo"]
         self.limits = self.arrays["limits"].astype(int).tolist()
@@ -192,7 +193,7 @@ class Model:
         return outputs
 
     def scale(self, letter: str, known: dict, level: int, *size: int) -> list[np.ndarray]:
-        """[6.5, 6.12] The outputs of the scale graph of a pass; the last are table indexes."""
+        """[6.5] The outputs of the scale graph of a pass; the last are table indexes."""
         vectors = {"z_scale": "z_scale", "feature_bias": "feature_bias", "index_bias": f"index_bias_{letter}"}
         known |= {name: self.vector(array, level) for name, array in vectors.items()}
         return self.run(f"scale_{letter}", known, *size)
@@ -280,7 +281,7 @@ def decode_tile(payload: bytes, height: int, width: int, level: int, model: Mode
         codes.append((letter, channels, mask, symbols.astype(np.float32)))
     entropy.finish()
 
-    # [6.6, 6.8, 6.13] A symbol counts steps from the mean, which from the second pass on is told of latents, too.
+    # [6.6, 6.8] A symbol counts steps from the mean, which from the second pass on is told of latents, too.
     step, y_hat = model.vector("step", level), np.zeros(y.shape, np.float32)
     for letter, channels, mask, symbols in codes:
         *_, mean = model.run(f"mean_{letter}", known, height, width)

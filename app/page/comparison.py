@@ -219,7 +219,7 @@ class TimedLadder(Ladder):
 
     def __init__(self, samples: np.ndarray, codec: PixaCodec):
         start = time.perf_counter()
-        super().__init__(Analysed(Picture(samples), codec.model, codec.tune, codec.threads), codec.effort)
+        super().__init__(Analysed(Picture(samples), codec.model, codec.threads, tune=codec.tune), codec.effort)
         self.analysis_time, self.times = time.perf_counter() - start, {}
 
     def encode(self, level: int) -> np.ndarray:

@@ -67,7 +67,7 @@ def measure_curves(subject: Subject, codecs: Sequence[str], points: int, group: 
 
 def stored_curves() -> list[Curve]:
     """The means over the Kodak pictures that come with pixa, as `pixa bench` wrote them."""
-    folder = Path(__file__).parent / "kodak"
+    folder = Path(__file__).parents[1] / "bench" / "kodak"
     return [replace(Curve.read(path), published=False) for path in sorted(folder.glob("*.json"))]
 
 

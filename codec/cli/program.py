@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pixa import __version__
 from pixa.bitstream.container import VERSION
@@ -31,6 +33,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "bench": Program("pixa.app.bench.pictures", "bench", "measure codecs on pictures, or with --video on clips"),
+    "compare": Program("pixa.app.bench.compare", "bench", "say how near two pictures are"),
     "demo": Program("pixa.app.page.program", "app", "serve a page that compares codecs on pictures of your own"),
     "export-decoder": Program("pixa.app.bundle", "all", "write a folder that decodes pictures without pixa"),
     "train": Program("pixa.models.training.program", "train", "train a model"),
@@ -75,6 +78,17 @@ Decodes every symbol and says ok, or what is wrong. --json adds SHA-256 hashes: 
 machine; pixels_sha256 is that of the samples row by row and may differ between machines by rounding. Of a video, both
 go frame by frame, and the copied audio is checked, too.
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, with the nearest word where a command is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if found:
+            near = difflib.get_close_matches(found[1], re.findall(r"[\w.-]+", found[2]), 1)
+            message = message.partition(" (choose")[0] + (f", did you mean {near[0]!r}?" if near else "")
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def number(low: float, high: float = float("inf"), *, above: bool = False) -> Callable[[str], float]:
@@ -140,9 +154,9 @@ def metadata_kinds(text: str) -> frozenset[str]:
     return frozenset(kinds)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `pixa`; the command to run is in the `run` of what it returns."""
-    parser = argparse.ArgumentParser(
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of `pixa`, and those of its commands by name; what is to run is in the `run` of what one returns."""
+    parser = Parser(
         prog="pixa",
         description="Neural image and video codec: pictures and clips to small .pixa files and back.",
         epilog=EPILOG,
@@ -213,7 +227,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_messages(add("models", commands.models, "list the models"))
     for name, program in PROGRAMS.items():
         actions.add_parser(name, help=program.summary)
-    return parser
+    return parser, actions.choices
 
 
 def add_inputs(command: argparse.ArgumentParser, what: str) -> None:
@@ -252,6 +266,20 @@ def add_messages(command: argparse.ArgumentParser, bar: bool = False) -> None:
         command.add_argument("--no-progress", action="store_true", help="no progress bar on the terminal")
 
 
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The options of a command line, before, behind and between its files.
+
+    Raises:
+        SystemExit: they are wrong, or help was asked for.
+    """
+    parser, commands = build_parser()
+    if not argv:
+        parser.print_help()
+        parser.exit(2)
+    command = commands.get(argv[0])
+    return command.parse_intermixed_args(argv[1:]) if command else parser.parse_args(argv)
+
+
 def run_program(program: Program, argv: list[str]) -> int:
     """Hands the rest of the command line over.
 
@@ -272,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv and argv[0] in PROGRAMS:
             return run_program(PROGRAMS[argv[0]], argv[1:])
-        args = build_parser().parse_args(argv)
+        args = parse(argv)
         options = vars(args)
         console = Console(
             as_json=args.json, quiet=options.get("quiet", False), bar=not options.get("no_progress", False)

@@ -12,9 +12,6 @@ Only symbols and motion choose tables. Where a tile is skipped, no latents are c
 
 Latents do not say all of a picture. What they leave out of the last frame, once moved, the next one takes over, so that
 a picture is not worn down by one analysis and synthesis after the other.
-
-The first models knew nothing of this: they have no share to take over, and where they skip a tile its latents are those
-of the last frame, which do not move.
 """
 
 from __future__ import annotations
@@ -29,7 +26,6 @@ from pixa.motion import fields as motion
 from pixa.motion import overlap, vectors
 from pixa.motion.search import WORTH, search
 
-FLAG_CONTEXTS = 3  # of the first models: neighbours alike, not alike, and what nothing predicts
 ACTIVITY_MAX = 15  # of a past symbol
 
 Past = dict[str, np.ndarray]
@@ -39,14 +35,13 @@ class Predictor(Protocol):
     """What can predict latents."""
 
     tables: Tables
-    taps: int  # between pixels of a picture that moves
-    vectors: vectors.VectorNet | None  # that expects motion; the first models had none
+    vectors: vectors.VectorNet  # that expects motion
 
     def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
         """Latents (1, M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect."""
 
-    def share(self, level: int) -> float | None:
-        """How much a frame takes over of what latents leave out of the moved picture; None for the first models."""
+    def share(self, level: int) -> float:
+        """How much a frame takes over of what latents leave out of the moved picture."""
 
 
 class Bypass(NamedTuple):
@@ -83,11 +78,6 @@ def in_pixels(places: np.ndarray) -> np.ndarray:
     return places.repeat(motion.BLOCK, 0).repeat(motion.BLOCK, 1)
 
 
-def stays(nets: Predictor) -> bool:
-    """Whether what is skipped does not move."""
-    return nets.share(0) is None
-
-
 def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predictor) -> tuple:
     """What the past tells of latents y (1, M, h, w) with quantiser steps `step`.
 
@@ -96,12 +86,8 @@ def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predicto
     """
     picture, before = past["picture"][None], past["past_picture"][None]
     told, worth = past["past_field"], WORTH * (255 * float(step.mean())) ** 2
-    prices = nets.vectors and vectors.Prices(nets.vectors, nets.tables, told, past_activity(past), level)
-    field = search(picture, before, worth, nets.taps, prices, told[None])[0].astype(np.int32)
-    if stays(nets):
-        skip = motion.skip(y, past["past_hat_1"], step, picture / 255, before / 255)[0]
-        field *= ~skip[..., None]
-        return expected(past, field, level, nets), field, skip
+    prices = vectors.Prices(nets.vectors, nets.tables, told, past_activity(past), level)
+    field = search(picture, before, worth, prices, told[None])[0].astype(np.int32)
     known = expected(past, field, level, nets)
     return known, field, motion.skip(y, known["predicted"], step, picture / 255, known["moved"][None] / 255)[0]
 
@@ -112,19 +98,9 @@ def write(
     """The groups (symbols, table indexes) of where a tile is skipped (h, w) and of its motion (h, w, 2)."""
     flags, activity, groups = skip[..., None].astype(np.int32), past_activity(past), []
     for place, prediction, contexts in motion.groups(flags):
-        symbols = (flags[place] - prediction).ravel()
         tables = flag_tables(prediction, contexts, activity[place], nets)
-        groups.append((symbols if stays(nets) else abs(symbols), tables))
-    if nets.vectors:
-        return groups + vectors.coded(field, vectors.Past(past["past_field"], skip, activity, level), nets.vectors)
-    for place, prediction, contexts in motion.groups(field):
-        symbols = field[place] - prediction
-        if apart(nets):
-            rows, columns = symbols.T
-            groups += [(rows, row_tables(contexts)), (columns, column_tables(contexts, rows))]
-        else:
-            groups.append((symbols.ravel(), joint_tables(contexts, skip[place], nets)))
-    return groups
+        groups.append(((flags[place] ^ prediction).ravel(), tables))
+    return groups + vectors.coded(field, vectors.Past(past["past_field"], skip, activity, level), nets.vectors)
 
 
 def read(decoder: Decoder, past: Past, level: int, nets: Predictor) -> tuple[np.ndarray, np.ndarray]:
@@ -138,20 +114,9 @@ def read(decoder: Decoder, past: Past, level: int, nets: Predictor) -> tuple[np.
     for place, prediction, contexts in motion.groups(flags):
         symbols = decoder.decode(flag_tables(prediction, contexts, activity[place], nets))[:, None]
         flags[place] = prediction ^ (symbols & 1)
-    skip, field = flags[..., 0] > 0, np.zeros((*activity.shape, 2), np.int32)
-    if nets.vectors:
-        known = vectors.Past(past["past_field"], skip, activity, level)
-        return vectors.decoded(decoder, known, nets.vectors), skip
-    for place, prediction, contexts in motion.groups(field):
-        if apart(nets):
-            rows = decoder.decode(row_tables(contexts))
-            symbols = np.stack([rows, decoder.decode(column_tables(contexts, rows))], 1)
-        else:
-            symbols = decoder.decode(joint_tables(contexts, skip[place], nets)).reshape(-1, 2)
-        field[place] = (prediction + symbols).clip(-motion.REACH, motion.REACH)
-        if stays(nets):
-            field[place] *= ~skip[place][:, None]
-    return field, skip
+    skip = flags[..., 0] > 0
+    known = vectors.Past(past["past_field"], skip, activity, level)
+    return vectors.decoded(decoder, known, nets.vectors), skip
 
 
 def past_activity(past: Past) -> np.ndarray:
@@ -162,62 +127,28 @@ def past_activity(past: Past) -> np.ndarray:
 def flag_tables(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray, nets: Predictor) -> np.ndarray:
     """The last tables of a model."""
     end = len(nets.tables.limits)
-    if stays(nets):
-        return (end - FLAG_CONTEXTS + contexts.ravel().clip(max=FLAG_CONTEXTS - 1)).astype(np.uint8)
     chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), activity)
     return (end - motion.FLAG_CONTEXTS + chosen).astype(np.uint8)
 
 
-def apart(nets: Predictor) -> bool:
-    """Whether the columns of vectors are coded behind the rows and with regard to them; not in the first models."""
-    return len(nets.tables.limits) == motion.FIRST_TABLE + motion.VECTOR_CONTEXTS + motion.FLAG_CONTEXTS
-
-
-def row_tables(contexts: np.ndarray) -> np.ndarray:
-    """Those of the rows of vectors with such contexts (n, 2)."""
-    return (motion.FIRST_TABLE + contexts[:, 0]).astype(np.uint8)
-
-
-def column_tables(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Those of their columns, given the symbols of their rows."""
-    return (motion.FIRST_TABLE + motion.column_contexts(contexts[:, 1], rows)).astype(np.uint8)
-
-
-def joint_tables(contexts: np.ndarray, skip: np.ndarray, nets: Predictor) -> np.ndarray:
-    """Those of both in the first models, before those of flags; none where a tile stays as it is."""
-    flags = FLAG_CONTEXTS if stays(nets) else motion.FLAG_CONTEXTS
-    first = len(nets.tables.limits) - flags - motion.CONTEXTS
-    return ((first + contexts) * ~(skip & stays(nets))[:, None]).ravel().astype(np.uint8)
-
-
 def expected(past: Past, field: np.ndarray, level: int, nets: Predictor) -> Past:
     """What motion makes of the past frame: "moved", (16h, 16w, 3) uint8, and the latents (1, M, h, w) "predicted" from
-    that, the past ones "past_hat_1", and those "instead" of what is skipped.
+    that, and the past ones "past_hat_1".
     """
-    picture, before = past["past_picture"], past["past_hat_1"]
-    if stays(nets):
-        moved = np.ascontiguousarray(motion.warp(picture[None].astype(np.int16), field[None])[0].astype(np.uint8))
-    else:
-        moved = overlap.moved(picture, field, nets.taps)
-    predicted = nets.predict(moved, level)
-    instead = before if stays(nets) else predicted
-    return {"past_hat_1": before, "moved": moved, "predicted": predicted, "instead": instead}
+    moved = overlap.moved(past["past_picture"], field)
+    return {"past_hat_1": past["past_hat_1"], "moved": moved, "predicted": nets.predict(moved, level)}
 
 
 def bypass(known: Past, skip: np.ndarray | None, level: int, nets: Predictor) -> Bypass | None:
     """What a tile takes over, where it is skipped all of it; nothing if it is a picture's."""
-    if skip is None or (share := nets.share(level)) is None:
-        return None
-    return Bypass(known["moved"], known["predicted"][0], skip, share)
+    return None if skip is None else Bypass(known["moved"], known["predicted"][0], skip, nets.share(level))
 
 
 def kept(rebuilt: np.ndarray, known: Past, skip: np.ndarray | None, channels: slice) -> np.ndarray:
-    """Residual latents of a run of channels: rebuilt ones, and where a tile is skipped those that are there instead."""
-    if skip is None:
-        return rebuilt
-    return np.where(skip, known["instead"][:, channels] - known["predicted"][:, channels], rebuilt)
+    """Residual latents of a run of channels: rebuilt ones, and zeros where a tile is skipped."""
+    return rebuilt if skip is None else np.where(skip, np.float32(0), rebuilt)
 
 
 def followed(residual: np.ndarray, known: Past, skip: np.ndarray | None) -> np.ndarray:
     """Latents (1, M, h, w) of a tile from its residual ones; a picture's are these."""
-    return residual if skip is None else np.where(skip, known["instead"], residual + known["predicted"])
+    return residual if skip is None else np.where(skip, known["predicted"], residual + known["predicted"])

@@ -60,7 +60,7 @@ def encode_picture(
         UsageError: quality or effort out of range, a tune that the model does not have, or a search without torch.
         ModelMissing: the model is not installed.
     """
-    return Analysed(picture, model, tune, jobs, progress).encode(level_of(quality), effort)[0]
+    return Analysed(picture, model, jobs, progress, tune).encode(level_of(quality), effort)[0]
 
 
 def level_of(quality: float) -> int:
@@ -191,9 +191,9 @@ class Analysed:
         self,
         picture: Picture,
         model: str = "fast",
-        tune: str | None = None,
         jobs: int = 0,
         progress: Progress | None = None,
+        tune: str | None = None,
     ):
         entry = find_model(model, tune)
         if entry.intra:

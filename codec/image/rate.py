@@ -42,7 +42,7 @@ def encode_to_target(
     targets = [value for value in (bpp, target_size, psnr) if value is not None]
     if len(targets) != 1 or not targets[0] > 0:
         raise UsageError("give exactly one of bpp, target_size and psnr, above zero")
-    analysed = Analysed(picture, model, tune, jobs, progress)
+    analysed = Analysed(picture, model, jobs, progress, tune)
     limit = target_size if target_size is not None else (bpp or 0) * picture.width * picture.height / 8
     level = None
     for step in sorted({min(effort, QUICK), effort}):

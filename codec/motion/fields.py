@@ -4,8 +4,7 @@ Vectors are integers in quarters of a pixel, (rows, columns), and point from a b
 Arrays are NumPy's or torch's alike. How an encoder finds them is its own affair, `pixa.motion.search`.
 
 A field of vectors is coded from coarse to fine: a vector between known ones is predicted by the middle of its four
-neighbours, and how far these lie apart chooses the table. So a field that moves as one costs next to nothing. How far
-the prediction of rows was off is also told to the table of columns.
+neighbours, and `pixa.motion.vectors` says how surely. So a field that moves as one costs next to nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixa.bitstream.tables import Tables, integer_frequencies
+from pixa.bitstream.tables import integer_frequencies
 
 BLOCK = 16  # pixels a side
 UNIT = 4  # steps a pixel
 REACH = 256  # largest component of a vector
 SPREADS = (0, 1, 2, 4, 8, 16, 32)  # between neighbours: the upper ends of the contexts but the last
-CONTEXTS = len(SPREADS) + 1
-MISSES = 4  # kinds of the other component: how far its prediction was off, 0, 1, 2 or more
-VECTOR_CONTEXTS = CONTEXTS * (1 + MISSES)
 FIRST_CONTEXT = 5  # of the vector that nothing predicts
 RATES = np.array([0.08, 0.25, 0.35, 0.45, 0.6, 0.75, 0.85, 0.9], np.float32)  # at which tables fall off, by context
 FADE = 8  # pixels on which what two neighbours predict fades into each other
@@ -33,7 +29,6 @@ STEP_WORTH = 6 / np.log(
 )  # bits that a squared quantiser step of a latent is worth, see `pixa.coding.latents.optimise`
 SYMBOL_BITS, BLOCK_BITS = 6.5, 8.0  # that a symbol other than zero takes, and a block of latents beside them
 FIRST_TABLE = 127  # of motion, behind those of latents and hyper-latents
-LIMIT = 63  # of the tables of vectors
 ACTIVITIES = (0, 2, 6, 15)  # sums of past symbols at a place: the upper ends of what tells its flag, but the last
 FLAG_SHARES = (0.05, 0.05, 0.35, 0.35, 0.4, 0.4)  # of flags not as predicted, by how far neighbours agree
 FLAG_CONTEXTS = len(FLAG_SHARES) * (len(ACTIVITIES) + 1)
@@ -52,44 +47,6 @@ def like(constant: np.ndarray, array):
 def typed(x, like):
     """x with the type of the elements of `like`."""
     return x.astype(like.dtype) if isinstance(x, np.ndarray) else x.to(like.dtype)
-
-
-def fetch(plane, motion, row, column):
-    """What blocks are predicted by, times 16: straight lines lie between pixels, beyond the edge all is like the edge.
-
-    Args:
-        plane: (B, 16h, 16w, ...).
-        motion: (B, *N, 2).
-        row, column: of the blocks, broadcast to N.
-
-    Returns:
-        (B, *N, 16, 16, ...).
-    """
-    whole, part = motion // UNIT, typed(motion % UNIT, plane)
-    near = places(BLOCK + 1, whole)
-    batch = places(motion.shape[0], whole).reshape(-1, *[1] * (motion.ndim - 1))
-    rows = (BLOCK * row + whole[..., 0])[..., None] + near
-    columns = (BLOCK * column + whole[..., 1])[..., None] + near
-    rows = rows.clip(0, plane.shape[1] - 1) + plane.shape[1] * batch
-    columns = columns.clip(0, plane.shape[2] - 1)
-    patch = plane.reshape(-1, *plane.shape[3:])[plane.shape[2] * rows[..., :, None] + columns[..., None, :]]
-    first = motion.ndim - 1
-    down, across = (part[..., axis].reshape(*motion.shape[:-1], *[1] * (patch.ndim - first)) for axis in (0, 1))
-    at = lambda start, stop: (slice(None),) * first + (slice(start, stop),)
-    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * down
-    patch = patch.swapaxes(first, first + 1)
-    patch = UNIT * patch[at(0, BLOCK)] + (patch[at(1, None)] - patch[at(0, BLOCK)]) * across
-    return patch.swapaxes(first, first + 1)
-
-
-def warp(picture, motion):
-    """The prediction of a picture from the past one (B, 16h, 16w, 3), integers in [0, 255], along motion (B, h, w, 2).
-
-    Both are of signed types, that of the picture of 16 bits or more.
-    """
-    row, column = (places(n, motion) for n in motion.shape[1:3])
-    blocks = (fetch(picture, motion, row[:, None], column) + UNIT**2 // 2) // UNIT**2
-    return blocks.swapaxes(2, 3).reshape(picture.shape)
 
 
 def in_blocks(plane, size: int):
@@ -194,27 +151,12 @@ def groups(field: np.ndarray) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], n
         yield group.place, median(*known), np.searchsorted(SPREADS, known.max(0) - known.min(0))
 
 
-def column_contexts(contexts: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The contexts of columns, behind those of rows, by their neighbours and by the symbols of the rows."""
-    return CONTEXTS + MISSES * contexts + abs(rows).astype(int).clip(max=MISSES - 1)
-
-
 def flag_contexts(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray) -> np.ndarray:
     """The contexts of flags by what `groups` says of each and by the sum of the past symbols at its place."""
     return len(FLAG_SHARES) * np.searchsorted(ACTIVITIES, activity) + 2 * contexts.clip(max=2) + prediction
 
 
-def motion_tables() -> Tables:
-    """A table for every context: vectors fall off geometrically, more slowly the further their neighbours lie apart.
-
-    Behind them those of flags, which are 0 as predicted or 1.
-    """
-    size = np.abs(np.arange(-LIMIT, LIMIT + 1))
-    rates = RATES.astype(float).round(2)
-    rates = [*rates, *rates.repeat(MISSES)]
-    mass = [np.append(rate**size / (rate**size).sum() + 1e-4, 1e-3) for rate in rates]
-    for number in range(FLAG_CONTEXTS):
-        other = FLAG_SHARES[number % len(FLAG_SHARES)]
-        mass.append(np.array([1e-6, 1 - other, other, 1e-6]))
-    limits = [0] + [LIMIT] * VECTOR_CONTEXTS + [1] * FLAG_CONTEXTS
-    return Tables(np.array(limits), np.concatenate([integer_frequencies(m) for m in mass]))
+def flag_frequencies() -> list[np.ndarray]:
+    """The tables that flags start with, by context; flags are 0 as predicted or 1."""
+    shares = FLAG_SHARES * (len(ACTIVITIES) + 1)
+    return [integer_frequencies(np.array([1e-6, 1 - other, other, 1e-6])) for other in shares]

@@ -1,8 +1,7 @@
 """Overlapped block motion compensation: what a vector predicts reaches into the blocks around, and neighbours fade into
 each other (Orchard and Sullivan, "Overlapped block motion compensation: an estimation-theoretic approach", 1994).
 
-Between pixels lie the eight taps that H.265 has for luma; the first models have its four for chroma. Arrays are
-NumPy's or torch's alike.
+Between pixels lie the eight taps that H.265 has for luma. Arrays are NumPy's or torch's alike.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import numpy as np
 from pixa.motion.fields import BLOCK, FADE, UNIT, like, places, typed
 from pixa.native import kernels
 
-SHORT = np.float32([[0, 64, 0, 0], [-4, 54, 16, -2], [-4, 36, 36, -4], [-2, 16, 54, -4]])
-LONG = np.float32(
+TAPS = np.float32(
     [
         [0, 0, 0, 64, 0, 0, 0, 0],
         [-1, 4, -10, 58, 17, -5, 1, 0],
@@ -23,48 +21,49 @@ LONG = np.float32(
         [0, 1, -5, 17, 58, -10, 4, -1],
     ]
 )
-TAPS = {4: SHORT / 64, 8: LONG / 64}  # weights by phase, a quarter of a pixel each, of the pixels around
+TAPS /= 64  # weights by phase, a quarter of a pixel each, of the pixels around
+REACHED = TAPS.shape[1]  # pixels that a place between pixels is made of
 SPAN = BLOCK + FADE  # that a vector predicts
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
 
 
-def moved(picture: np.ndarray, motion: np.ndarray, taps: int) -> np.ndarray:
+def moved(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """The prediction (16h, 16w, 3) uint8 from the past picture along motion (h, w, 2), as `compensate`, but rounded.
 
     Its sums are whole numbers of 2**-20 levels, which float64 holds, so that kernels predict the same.
     """
-    if taps == 8 and (native := kernels()):
+    if native := kernels():
         result = np.empty(picture.shape, np.uint8)
         picture, motion = np.ascontiguousarray(picture), np.ascontiguousarray(motion, np.int32)
         native.compensate(picture, *motion.shape[:2], motion, result)
         return result
     planes = np.moveaxis(picture, 2, 0)[None].astype(np.float64)
-    rounded = np.floor(compensate(planes, motion[None], taps)[0] + 0.5).clip(0, 255).astype(np.uint8)
+    rounded = np.floor(compensate(planes, motion[None])[0] + 0.5).clip(0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(rounded, 0, 2))
 
 
 @cache
-def matrices(taps: int) -> np.ndarray:
-    """(16, SPAN, SPAN + taps - 1) float32: from pixels read along one axis to weighted predictions, by phase and
+def matrices() -> np.ndarray:
+    """(16, SPAN, SPAN + 7) float32: from pixels read along one axis to weighted predictions, by phase and
     edge.
     """
     fade, full = (np.arange(FADE) + 0.5) / FADE, np.ones(FADE)
-    result = np.zeros((4 * UNIT, SPAN, SPAN + taps - 1), np.float32)
+    result = np.zeros((4 * UNIT, SPAN, SPAN + REACHED - 1), np.float32)
     for number, matrix in enumerate(result):
         ends = full if number & FIRST else fade, full if number & LAST else 1 - fade
         for place, weight in enumerate(np.concatenate([ends[0], np.ones(BLOCK - FADE), ends[1]])):
-            matrix[place, place : place + taps] = weight * TAPS[taps][number % UNIT]
+            matrix[place, place : place + REACHED] = weight * TAPS[number % UNIT]
     return result
 
 
-def compensate(picture, motion, taps: int):
+def compensate(picture, motion):
     """The prediction (B, 3, 16h, 16w) of a picture from the past one (B, 3, 16h, 16w) along motion (B, h, w, 2).
 
-    Both pictures are of one type of floats. What lies beyond the edge is like the edge. `taps` is a key of `TAPS`.
+    Both pictures are of one type of floats. What lies beyond the edge is like the edge.
     """
     count, height, width = motion.shape[:3]
-    kinds, read = like(matrices(taps), picture), SPAN + taps - 1
-    near = places(read, motion) - FADE // 2 - taps // 2 + 1
+    kinds, read = like(matrices(), picture), SPAN + REACHED - 1
+    near = places(read, motion) - FADE // 2 - REACHED // 2 + 1
     starts, kernels = [], []
     for axis, size in enumerate((height, width)):
         block = places(size, motion)

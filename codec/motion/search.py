@@ -31,7 +31,7 @@ from pixa.motion.fields import (
     places,
     spread_context,
 )
-from pixa.motion.overlap import SPAN, TAPS, overlapped
+from pixa.motion.overlap import REACHED, SPAN, TAPS, overlapped
 from pixa.motion.vectors import Prices
 from pixa.native import Kernels, kernels
 
@@ -56,12 +56,12 @@ class Patches:
     edge.
     """
 
-    def __init__(self, planes, taps: int, parts: int = UNIT):
+    def __init__(self, planes, parts: int = UNIT):
         """`parts` of a pixel are told apart: 1 or UNIT."""
         height, width = planes.shape[1:]
-        rows, columns = (places(n + 2 * SPAN + taps - 1, planes) - SPAN - taps // 2 + 1 for n in (height, width))
+        rows, columns = (places(n + 2 * SPAN + REACHED - 1, planes) - SPAN - REACHED // 2 + 1 for n in (height, width))
         planes = planes[:, rows.clip(0, height - 1)][:, None, :, columns.clip(0, width - 1)]
-        weights = list(enumerate(like(64 * TAPS[taps][:parts, :, None, None], planes).swapaxes(0, 1)))
+        weights = list(enumerate(like(64 * TAPS[:parts, :, None, None], planes).swapaxes(0, 1)))
         height, width = height + 2 * SPAN, width + 2 * SPAN
         planes = sum(planes[:, :, k : k + height] * weight for k, weight in weights)
         planes = floor((planes + 2) / 4)
@@ -133,16 +133,16 @@ class Field:
         error: of the vectors, squared quarters of a level (N,).
     """
 
-    def __init__(self, current, past, penalty, taps: int):
-        """Planes (B, H, W) of luma, what a bit is worth in squared levels (B, 1, 1), and the taps between pixels."""
+    def __init__(self, current, past, penalty):
+        """Planes (B, H, W) of luma, and what a bit is worth in squared levels (B, 1, 1)."""
         coarsest = coarse(current, past)
-        self.shape, self.current, self.patches = coarsest.shape, current, Patches(past, taps)
+        self.shape, self.current, self.patches = coarsest.shape, current, Patches(past)
         self.vectors, self.penalty = coarsest.reshape(-1, 2), (QUARTERS**2 * penalty + 0 * coarsest[..., 0]).reshape(-1)
         _, height, width, _ = self.shape
         number = self.number = places(len(self.vectors), coarsest)
         self.plane, self.row, self.column = number // (height * width), number // width % height, number % width
         self.mask = like(root_window(), coarsest)
-        here = Patches(current, taps, 1).at(self.plane, 0 * self.vectors, self.row, self.column)
+        here = Patches(current, 1).at(self.plane, 0 * self.vectors, self.row, self.column)
         self.goal = weighed(here, self.mask)
         self.error = self.errors(self.vectors, number)
 
@@ -223,20 +223,19 @@ class Field:
             parts[blocks] = self.predictions(self.vectors[blocks], blocks)
 
 
-def search(picture, past, penalty, taps: int, prices: Prices | None = None, before=None):
+def search(picture, past, penalty, prices: Prices | None = None, before=None):
     """A field of vectors (B, h, w, 2) from a picture to the past one, both (B, 16h, 16w, 3) integers; kernels find it
     between single ones of uint8.
 
     Args:
         penalty: how much of the sum of squared differences of a block's luma one bit of motion is worth; a number, or
             (B, 1, 1) of them.
-        taps: between pixels, as those of `pixa.motion.overlap.compensate`.
         prices: what vectors take, as `pixa.motion.vectors.Prices` tells it, instead of by how far neighbours lie apart.
         before: a field to be considered, the motion of the frame before.
     """
-    if taps == 8 and getattr(picture, "dtype", None) == np.uint8 and len(picture) == 1 and (native := kernels()):
+    if getattr(picture, "dtype", None) == np.uint8 and len(picture) == 1 and (native := kernels()):
         return native_search(native, picture[0], past[0], penalty, prices, before)[None]
-    field = Field(luma(picture), luma(past), penalty, taps)
+    field = Field(luma(picture), luma(past), penalty)
     more = [] if before is None else [before.reshape(-1, 2)]
     field.refine()
     field.smooth(SMOOTH, departure, more)

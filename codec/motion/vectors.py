@@ -18,7 +18,7 @@ import numpy as np
 
 from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables, integer_frequencies
-from pixa.motion.fields import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, median, motion_tables, order
+from pixa.motion.fields import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, flag_frequencies, median, order
 from pixa.native import kernels
 
 RESCALE = {"first": 5, "second": 6, "mean": 6, "scale": 6}  # bits by which the sums of the layers are shifted down
@@ -185,9 +185,8 @@ def vector_tables() -> Tables:
             edges = (np.append(steps, LIMIT + 1) - 0.5 - beside / MEANS) / scale
             below = np.where(edges < 0, 0.5 * np.exp(np.minimum(edges, 0)), 1 - 0.5 * np.exp(-np.maximum(edges, 0)))
             masses.append(np.append(np.diff(below) + FLOOR / (1 + np.abs(steps)), FLOOR))
-    flags = motion_tables().frequencies[-FLAG_CONTEXTS:]
     limits = [0] + [LIMIT] * len(masses) + [1] * FLAG_CONTEXTS
-    return Tables(np.array(limits), np.concatenate([*map(integer_frequencies, masses), *flags]))
+    return Tables(np.array(limits), np.concatenate([*map(integer_frequencies, masses), *flag_frequencies()]))
 
 
 def coded(field: np.ndarray, past: Past, net: VectorNet) -> list[tuple[np.ndarray, np.ndarray]]:

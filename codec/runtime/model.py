@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import replace
+import zlib
 from functools import cache, cached_property
+from io import BytesIO
 from math import isinf
 from string import ascii_lowercase
 from threading import Lock
+from zipfile import BadZipFile
 
 import numpy as np
 import onnxruntime as ort
 
+from pixa.bitstream.delta import read_delta
 from pixa.bitstream.tables import Tables
 from pixa.coding import latents, tokens
 from pixa.coding.latents import Memory
@@ -23,7 +26,7 @@ from pixa.motion.vectors import VectorNet
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
-NATIVE = "native_synthesis"
+SYNTHESIS, NATIVE = "synthesis", "native synthesis"
 ANSWERS = "index", "mean"
 LARGE_BLOCK = 31 << 20  # bytes; fresh pages for the arrays of every tile would be 7% of the time of a decoding
 
@@ -53,6 +56,7 @@ class OnnxModel:
         self.sessions: dict[tuple[str, bool], ort.InferenceSession] = {}
         self.loading = Lock()
         check_files(entry)
+        self.native = native_graphs(entry)
         with np.load(entry.folder / "tables.npz", allow_pickle=False) as arrays:
             self.arrays = dict(arrays)
         self.prepare()
@@ -66,14 +70,15 @@ class OnnxModel:
             return self.sessions[graph, beside]
 
     def load(self, graph: str, beside: bool) -> ort.InferenceSession:
-        native = not graph.startswith("synthesis") and f"native_{graph}.onnx" in self.entry.native
+        native = graph == NATIVE or (graph != SYNTHESIS and graph in self.native)
         integers = native and graph.startswith("scale") and graph != "scale_a"  # no faster with more threads than one
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1 if beside or integers else self.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not self.optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        content = (self.entry.folder / f"{'native_' * native}{graph}.onnx").read_bytes()
+        name = SYNTHESIS if graph == NATIVE else graph
+        content = self.native[name] if native else (self.entry.folder / f"{name}.onnx").read_bytes()
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     @property
@@ -107,9 +112,9 @@ class OnnxModel:
             memory["magnitude"] = self.arrays["test_magnitude"][:, pattern.any(1)].astype(np.float32)
         if digest.digest() == self.arrays["test_sha256"].tobytes():
             return
-        if not self.entry.native:
+        if not self.native:
             raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
-        self.entry = replace(self.entry, native=())  # its floats may be exact where its integers are not
+        self.native = {}  # its floats may be exact where its integers are not
         self.sessions.clear()
         self.self_test()
 
@@ -139,7 +144,7 @@ class OnnxModel:
             context: (planes, 16h, 16w), zeros where it is not given, of a model that knows of such. Its samples are
                 float32 in levels, neither rounded nor clipped.
         """
-        graph = NATIVE if self.entry.native and self.calm(y_hat, beside) else "synthesis"
+        graph = NATIVE if SYNTHESIS in self.native and self.calm(y_hat, beside) else SYNTHESIS
         given = {"y_hat": y_hat[None], "vector": self.vector("vector", level)}
         if self.planes:
             shape = (self.planes, *(latents.STRIDE * n for n in y_hat.shape[1:]))
@@ -151,15 +156,10 @@ class OnnxModel:
         """Of what the synthesis sees beside the latents."""
         return int(self.arrays.get("planes", 0))
 
-    @property
-    def taps(self) -> int:
-        """See `pixa.coding.inter.Predictor`."""
-        return int(self.arrays.get("taps", 4))
-
     @cached_property
-    def vectors(self) -> VectorNet | None:
+    def vectors(self) -> VectorNet:
         """See `pixa.coding.inter.Predictor`."""
-        return VectorNet(self.arrays) if "vectors_first_weight" in self.arrays else None
+        return VectorNet(self.arrays)
 
     def calm(self, y_hat: np.ndarray, beside: bool) -> bool:
         """Whether the native graph (`pixa.models.export.native`) shows y_hat (M, h, w) as the whole synthesis does."""
@@ -177,9 +177,9 @@ class OnnxModel:
         """See `pixa.coding.inter.Predictor`."""
         return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
 
-    def share(self, level: int) -> float | None:
+    def share(self, level: int) -> float:
         """See `pixa.coding.inter.Predictor`."""
-        return float(self.arrays["bypass"][level, 0]) if "bypass" in self.arrays else None
+        return float(self.arrays["bypass"][level, 0])
 
     def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
         """See `pixa.coding.latents.Nets`."""
@@ -265,15 +265,44 @@ def check_files(entry: ModelEntry) -> None:
     Raises:
         ModelMissing: a file is missing or altered.
     """
-    for names, expected in ((entry.decoder, entry.hash), (entry.native, entry.native_hash)):
-        digest = hashlib.sha256()
-        for name in names:
-            path = entry.folder / name
-            if not path.is_file():
-                raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are incomplete: {name} is missing")
-            digest.update(path.read_bytes())
-        if names and digest.hexdigest()[:8] != expected:
-            raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are altered: their hash does not match")
+    digest = hashlib.sha256()
+    for name in entry.decoder:
+        digest.update(read(entry, name))
+    if digest.hexdigest()[:8] != entry.hash:
+        raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are altered: their hash does not match")
+
+
+def native_graphs(entry: ModelEntry) -> dict[str, bytes]:
+    """The native graphs of a model, by name.
+
+    Raises:
+        ModelMissing: as `check_files`.
+    """
+    if not entry.native:
+        return {}
+    try:
+        with np.load(BytesIO(read(entry, "native.npz")), allow_pickle=False) as arrays:
+            graphs = {
+                name: read_delta(arrays[f"{name}_runs"], arrays[f"{name}_own"], read(entry, f"{name}.onnx"))
+                for name in entry.native
+            }
+    except (ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        graphs = {}
+    if hashlib.sha256(b"".join(graphs.values())).hexdigest()[:8] != entry.native_hash:
+        raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are altered: their hash does not match")
+    return graphs
+
+
+def read(entry: ModelEntry, name: str) -> bytes:
+    """The content of a file of a model.
+
+    Raises:
+        ModelMissing: it is missing.
+    """
+    path = entry.folder / name
+    if not path.is_file():
+        raise ModelMissing(f"the weights of {entry.name}.{entry.tag} are incomplete: {name} is missing")
+    return path.read_bytes()
 
 
 @cache

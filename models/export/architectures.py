@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixa.models.export import checkerboard_graphs, fast_graphs, mlic_graphs, stem_graphs
+from pixa.models.export import fast_graphs, mlic_graphs, stem_graphs
 from pixa.models.export.backbone_graphs import analysis, hyper, synthesis
 from pixa.models.export.graph import Network
 from pixa.models.nets.backbone import Backbone, BackboneConfig
-from pixa.models.nets.checkerboard import Checkerboard, CheckerboardConfig
 from pixa.models.nets.fast import Fast, FastConfig
 from pixa.models.nets.mlic import Mlic, MlicConfig
 from pixa.models.nets.stem import Stem, StemConfig
@@ -52,16 +51,6 @@ FAST = Architecture(
     fast_graphs.means,
     fast_graphs.passes,
 )
-CHECKERBOARD = Architecture(
-    "checkerboard",
-    "fast",
-    "transforms at 1/8 and 1/16 resolution, exact scales, two-pass means",
-    Checkerboard,
-    CheckerboardConfig,
-    checkerboard_graphs.scales,
-    checkerboard_graphs.means,
-    checkerboard_graphs.passes,
-)
 MLIC = Architecture(
     "mlic",
     "mlic",
@@ -80,11 +69,11 @@ STEM = Architecture(
     StemConfig,
     stem_graphs.scales,
     stem_graphs.means,
-    checkerboard_graphs.passes,
+    stem_graphs.passes,
     stem_graphs.extras,
     inter=True,
 )
-ARCHITECTURES = {architecture.key: architecture for architecture in (FAST, CHECKERBOARD, MLIC, STEM)}
+ARCHITECTURES = {architecture.key: architecture for architecture in (FAST, MLIC, STEM)}
 
 
 def architecture_of(model: Backbone) -> Architecture:

@@ -49,8 +49,7 @@ def level_arrays(model: Backbone) -> dict[str, np.ndarray]:
     biases = [bias_of(scale) for scale in architecture_of(model).scales(model)]
     past = {}
     if architecture_of(model).inter:
-        past = {"bypass": table(model.bypass).numpy(), "taps": np.uint8(model.config.taps)}
-        past |= model.vectors.arrays() if model.vectors else {}
+        past = {"bypass": table(model.bypass).numpy()} | model.vectors.arrays()
     planes = {"planes": np.uint8(model.g_s.context.c_in)} if model.g_s.context is not None else {}
     return (
         {
@@ -171,7 +170,7 @@ def decode_macs(model: Backbone) -> float:
     total, networks = 0.0, decoder(model)
     if architecture_of(model).inter:  # what the prediction shows is synthesised too
         networks.append(synthesis(model))
-        total += 2 * sum(p.numel() for p in model.vectors.parameters()) / 16**2 if model.vectors else 0
+        total += 2 * sum(p.numel() for p in model.vectors.parameters()) / 16**2
     for network in networks:
         for layer in network.layers:
             weights = sum(p.numel() for name, p in layer.named_parameters() if name.endswith("weight"))

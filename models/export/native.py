@@ -9,7 +9,8 @@ codes, see `pixa.models.export.phases`. Of the synthesis:
 * The trunk at 1/8 resolution begins with a convolution by one, because onnxruntime keeps the layout of its fastest
   convolutions from there on and joins the additions of the blocks to them.
 
-The files stand beside those that the hash of a model covers, which stay what a stranger's decoder reads.
+They stand beside the files that the hash of a model covers, which stay what a stranger's decoder reads, and are told by
+these in native.npz, since most of their bytes are the same weights.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
 
+from pixa.bitstream.delta import write_delta
 from pixa.models.export.architectures import architecture_of
 from pixa.models.export.backbone_graphs import synthesis
 from pixa.models.export.graph import Graph, Network
@@ -35,7 +37,7 @@ from pixa.models.export.reduced import dead_leaves
 from pixa.models.nets.backbone import Backbone
 from pixa.models.nets.layers import LEVELS, Block, Up
 
-PREFIX = "native_"
+FILE = "native.npz"
 LEAVES_LEVELS = (0, 67, 133, 200)
 STRONG = 8  # channels of most energy, which a position's does not count
 
@@ -172,7 +174,10 @@ def write(model: Backbone, folder: Path, quiet: Quiet) -> dict:
     means = zip(architecture.means(model), squares, strict=True)
     graphs |= {n.name: graph for n, pattern in means if (graph := in_phases(n, pattern))}
     graphs["synthesis"] = synthesis_graph(model, quiet)
+    arrays = {}
     for name, content in graphs.items():
-        (folder / f"{PREFIX}{name}.onnx").write_bytes(content)
+        runs, own = write_delta(content, (folder / f"{name}.onnx").read_bytes())
+        arrays |= {f"{name}_runs": runs, f"{name}_own": own}
+    np.savez_compressed(folder / FILE, **arrays)
     digest = hashlib.sha256(b"".join(graphs.values())).hexdigest()
-    return {"native": [f"{PREFIX}{name}.onnx" for name in graphs], "native_hash": digest[:8]}
+    return {"native": [*graphs], "native_hash": digest[:8]}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pixa.models.export.backbone_graphs import hyper_inputs, hyper_layers, of_pictures, write_features, write_index
 from pixa.models.export.graph import FLOAT, UINT8, Graph, Network, spatial, vector
 from pixa.models.nets.exact import ACT_BITS
-from pixa.models.nets.stem import Stem
+from pixa.models.nets.stem import Stem, pass_mask
+
+
+def passes(model: Stem) -> np.ndarray:
+    """(2, M, 2) booleans: whether a pass codes a channel where row + column is even and where it is odd."""
+    first = pass_mask(1, 2, model.config.m)[0, :, 0].numpy()
+    return np.stack([first, ~first])
 
 
 def scales(model: Stem) -> list[Network]:

@@ -49,19 +49,17 @@ from torch import Tensor, nn
 from pixa.bitstream.tables import Tables
 from pixa.models.export.vector_fit import Vectors
 from pixa.models.nets.backbone import CONTEXT_MAX, Backbone, BackboneConfig, Coded
-from pixa.models.nets.checkerboard import pass_mask
 from pixa.models.nets.exact import ACT_BITS, ExactDepthwise, ExactPointwise, LevelInteger
 from pixa.models.nets.fast import Fast, ScaleSeeing
 from pixa.models.nets.layers import ANCHORS, LevelVector, Pointwise, blocks, round_ste
 from pixa.models.nets.rates import SCALES, start_tables
-from pixa.motion.fields import BLOCK, FIRST_TABLE, motion_tables
+from pixa.motion.fields import BLOCK, FIRST_TABLE
 from pixa.motion.vectors import vector_tables
 
 WIDER = 0.4  # units of 16 tables: residual latents are less smooth than those of pictures
 HYPER = 4  # latents a hyper-latent, along a side
 PAST = 2  # frames whose symbols choose tables
 SHARE = 0.65  # of what latents leave out of the past that is taken over
-TAPS = 8
 VECTORS = 64
 PLANES = 6  # what a synthesis sees of the past beside the latents: what is taken over, and the moved picture
 
@@ -71,16 +69,26 @@ class StemConfig(BackboneConfig):
     """Widths of `stem`; those of the transforms are those of the image model that codes its key frames.
 
     Attributes:
-        planes: that the synthesis sees beside latents; PLANES, or 0 in the first models.
-        taps: between pixels of a picture that moves, see `pixa.motion.overlap`; 4 in the first models.
-        vectors: width of the network that expects motion, see `pixa.motion.vectors`; 0 in the first models.
+        planes: that the synthesis sees beside latents.
+        vectors: width of the network that expects motion, see `pixa.motion.vectors`.
     """
 
     synthesis_low: int = 0
     synthesis_hidden: int = 192
-    planes: int = 0
-    taps: int = 4
-    vectors: int = 0
+    planes: int = PLANES
+    vectors: int = VECTORS
+
+
+def pass_mask(height: int, width: int, channels: int, device=None) -> Tensor:
+    """(1, channels, height, width) booleans, true for the symbols of pass A: those of the first half of the channels
+    where row + column is even, of the second where it is odd. Pass B codes the rest.
+
+    The checkerboard of He et al. (CVPR 2021) with the channel halves on opposite parities of DCVC-RT (Jia et al., CVPR
+    2025).
+    """
+    parity = (torch.arange(height, device=device)[:, None] + torch.arange(width, device=device)[None, :]) % 2
+    first = torch.arange(channels, device=device)[:, None, None] < channels // 2
+    return ((parity == 0) == first)[None]
 
 
 class ScalePast(nn.Module):
@@ -178,12 +186,12 @@ class Stem(Backbone):
         self.index_bias_a = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
         self.index_bias_b = LevelInteger(torch.zeros(ANCHORS, m), 2**10, -(2**16), 2**16)
         self.bypass = LevelVector(torch.full((ANCHORS, 1), SHARE))
-        self.vectors = Vectors(config.vectors) if config.vectors else None
+        self.vectors = Vectors(config.vectors)
         self.continue_tables(start_tables())
 
     def continue_tables(self, tables: Tables) -> None:
         """Price symbols by the tables of an image model, and behind them by those that motion starts with."""
-        motion = vector_tables() if self.vectors else motion_tables()
+        motion = vector_tables()
         limits = np.append(tables.limits[:FIRST_TABLE], motion.limits[1:])
         self.set_tables(Tables(limits, np.concatenate(tables.frequencies[1:FIRST_TABLE] + motion.frequencies[1:])))
 
@@ -268,8 +276,6 @@ class Stem(Backbone):
             return synthesis(y_hat)
         skip = skip.repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)
         taken = torch.where(skip, 1.0, self.bypass(level)) * (moved - synthesis(predicted))
-        if self.g_s.context is None:
-            return synthesis(y_hat) + taken
         return synthesis(y_hat, torch.cat([taken, moved - 0.5], 1) * ~skip) + taken
 
     def code(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pixa.datasets.pictures import Pictures
 from pixa.models.export.architectures import make
 from pixa.models.nets.backbone import TRANSFORMS, Backbone
-from pixa.models.nets.checkerboard import Checkerboard
 from pixa.models.nets.fast import Fast
 from pixa.models.nets.layers import LEVELS
 from pixa.models.nets.mlic import CONTEXTS, Mlic
@@ -22,7 +21,6 @@ from pixa.models.training import checkpoint
 from pixa.models.training.evaluate import bits_per_pixel, evaluate, rd_loss
 from pixa.models.training.eye_loss import EyeLoss
 from pixa.models.training.grow import grow
-from pixa.models.training.refine import refine
 from pixa.models.training.run import Run, TrainConfig
 from pixa.models.training.wake import wake
 from pixa.motion.fields import STEP_WORTH
@@ -103,8 +101,6 @@ class ImageRun(Run):
         source = checkpoint.load_model(path, self.device)
         if isinstance(source, Fast) and isinstance(model, Mlic):
             grow(source, model, self.draw(16))
-        elif isinstance(source, Checkerboard) and isinstance(model, Fast):
-            refine(source, model, self.draw(16))
         else:
             checkpoint.fit(model, source.state_dict(), path)
 

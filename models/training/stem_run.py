@@ -21,7 +21,7 @@ from pixa.models.export.architectures import make
 from pixa.models.nets.backbone import CONTEXT_MAX, TRANSFORMS, Backbone
 from pixa.models.nets.layers import LEVELS
 from pixa.models.nets.rates import rd_lambda
-from pixa.models.nets.stem import PLANES, TAPS, VECTORS, Past, Stem, StemConfig
+from pixa.models.nets.stem import Past, Stem, StemConfig
 from pixa.models.training import checkpoint
 from pixa.models.training.evaluate import EVAL_LEVELS
 from pixa.models.training.run import Run, TrainConfig
@@ -86,7 +86,7 @@ class Group:
             step = model.log_step(level).exp()
             worth = WORTH * (255 * step.mean((1, 2, 3))[:, None, None]) ** 2
             self.field = self.found(integers(x), shown, worth, model)
-            moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field, model.config.taps)
+            moved = compensate(shown.permute(0, 3, 1, 2).float(), self.field)
             moved = moved.clamp(0, 255).round() / 255
         predicted = model.predict(moved, level)
         with torch.no_grad():
@@ -97,11 +97,11 @@ class Group:
     def found(self, picture: Tensor, shown: Tensor, worth: Tensor, model: Stem) -> Tensor:
         """The motion (B, h, w, 2) from frames to what was shown of those before, (B, H, W, 3) integers."""
         if not self.priced:
-            return search(picture, shown, worth, model.config.taps)
+            return search(picture, shown, worth)
         net, (activity,) = vectors.VectorNet(model.vectors.arrays()), self.activity.int().numpy()
         prices = vectors.Prices(net, model.tables, self.before[0].numpy(), activity, int(self.level))
         arrays = (part.numpy() for part in (picture, shown, worth))
-        return torch.from_numpy(search(*arrays, model.config.taps, prices, self.before.numpy()))
+        return torch.from_numpy(search(*arrays, prices, self.before.numpy()))
 
     def motion(self) -> tuple[np.ndarray, vectors.Past]:
         """That of the only sample (h, w, 2), and what is known before it."""
@@ -181,7 +181,6 @@ class StemRun(Run):
         else:
             names = {field.name for field in fields(StemConfig)} & {field.name for field in fields(self.intra.config)}
             widths = {name: getattr(self.intra.config, name) for name in names}
-        widths |= {"planes": PLANES, "taps": TAPS, "vectors": widths.get("vectors") or VECTORS}
         model = make("stem", widths, mixed="cuda" in self.device).to(self.device)
         if not config.start:
             model.follow(self.intra)

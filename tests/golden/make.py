@@ -45,9 +45,9 @@ Written by `python tests/golden/make.py`. A decoder must give the symbols of `ex
 `*.png` within a peak difference of 2 and a root mean square difference of 0.5. It must refuse every file in `errors/`
 with the error that `errors/expected.json` names.
 
-They are files of the default model. Folders such as `fast.1/` hold the same as an older model coded it, and are never
-written again: what was a file once stays one. Before another model becomes the default, pictures and `expected.json`
-of this one go into a folder of its name. Folders of other models hold some of them.
+They are files of the default model. Folders of other models hold some of them, and are never written again: what was a
+file once stays one. Before another model becomes the default, pictures and `expected.json` of this one go into a folder
+of its name.
 
 | file | what |
 |---|---|

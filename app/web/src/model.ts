@@ -207,11 +207,9 @@ export class Models {
 
 const letterOf = (pass: number) => String.fromCharCode(97 + pass);
 
-/** What is stored is by position, or by parity of (row + column). */
-function readPasses({ shape: [passes, channels, places], data }: NpyArray): Pass[] {
-  const square = places === 4 ? [0, 1, 2, 3] : [0, 1, 1, 0];
+function readPasses({ shape: [passes, channels], data }: NpyArray): Pass[] {
   return Array.from({ length: passes }, (_, p) => {
-    const stored = (_: unknown, i: number) => Number(data[(p * channels + (i >> 2)) * places + square[i & 3]]);
+    const stored = (_: unknown, i: number) => Number(data[4 * p * channels + i]);
     const pattern = Uint8Array.from({ length: 4 * channels }, stored);
     const from = pattern.findIndex(Boolean) >> 2;
     const to = (pattern.findLastIndex(Boolean) >> 2) + 1;
