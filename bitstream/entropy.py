@@ -54,7 +54,7 @@ def by_table(indexes: np.ndarray) -> Runs:
 
 def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes:
     """Code groups of (symbols, indexes), flat arrays of whole numbers and of uint8; table 0 takes no symbol."""
-    if native := kernels():
+    if groups and (native := kernels()):
         return native_encode(native, groups, tables)
     coded, escapes = [], bytearray()
     for symbols, indexes in groups:
