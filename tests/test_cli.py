@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.bitstream.container import Chunk, ChunkType, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, write_file
 from pixa.bitstream.headers import Head
 from pixa.cli.program import byte_count
 from pixa.models.registry import find_model
@@ -374,7 +375,7 @@ def test_decode_keeps_going_without_a_lost_tile_and_says_so(run, tmp_path):
 
 
 def test_models_of_videos_alone_refuse_pictures(run, photo, monkeypatch):
-    entry = replace(find_model("fast"), name="between", intra="fast.2")
+    entry = replace(find_model("fast"), name="between", can=("inter frames",), key_model="fast.2")
     monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: entry)
     code, _, err = run("encode", photo)
     assert code == 2 and "between codes what changes between the frames of a video" in err[0]

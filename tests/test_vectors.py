@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pixa.bitstream import entropy
-from pixa.coding import inter
+from pixa.coding.tile import TileContext
 from pixa.models.export import vector_fit
 from pixa.models.registry import find_model
 from pixa.motion import vectors
@@ -46,8 +46,8 @@ class TestCost:
     """In bytes, by the model that videos are coded with."""
 
     def size(self, nets, field: np.ndarray, skip: np.ndarray, before: np.ndarray) -> int:
-        past = {"past_1": np.zeros((1, 16, *SIZE)), "past_field": before}
-        return len(entropy.encode(inter.write(field, skip, past, LEVEL, nets), nets.tables))
+        context = TileContext((np.zeros((1, 16, *SIZE)),) * 2, before)
+        return len(entropy.encode(nets.codec.write_motion(field, skip, context, LEVEL), nets.tables))
 
     def test_what_moves_as_one_costs_next_to_nothing(self, nets):
         field, skip = np.full((*SIZE, 2), (5, -31), np.int32), np.zeros(SIZE, bool)
@@ -83,11 +83,10 @@ class TestNetwork:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 9), (18, 22)])
-def test_every_field_comes_back(fitted, size):
+def test_every_field_comes_back(nets, fitted, size):
     rng, net = np.random.default_rng(1), vectors.VectorNet(fitted.arrays())
     field, before = rng.integers(-REACH, REACH + 1, (2, *size, 2)).astype(np.int32)
     past = vectors.Past(before, rng.random(size) < 0.4, rng.integers(0, 4000, size), 200)
-    tables = vectors.vector_tables()
-    decoder = entropy.Decoder(entropy.encode(vectors.coded(field, past, net), tables), tables)
+    decoder = entropy.Decoder(entropy.encode(vectors.coded(field, past, net), nets.tables), nets.tables)
     assert np.array_equal(vectors.decoded(decoder, past, net), field)
     decoder.finish()

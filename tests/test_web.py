@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 
 import pixa
 from pixa import Decoder, errors
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from tests.support.browser import launch, needs_chromium
 from tests.support.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, GOLDEN, read
 from tests.support.web import CANVAS, DROP, decode, difference, rgba, serving, show, tab_of, with_samples
