@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageSequence
 
+from pixa.bitstream.chunks import METADATA
 from pixa.bitstream.container import write_chunk
 from pixa.bitstream.deflate import write_metadata
 from pixa.bitstream.headers import VideoHeader
 from pixa.errors import UnsupportedInput, UsageError
-from pixa.image.picture import METADATA
 from pixa.io.image import image_to_picture
 from pixa.pixels import Picture
 from pixa.video.writer import VideoWriter
