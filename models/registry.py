@@ -27,7 +27,8 @@ class ModelEntry:
         analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
         intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
         tune: what its training took for quality, one of TUNES.
-        coding: what a tile holds, "latents" (`pixa.coding.latents`) or "tokens" (`pixa.coding.tokens`).
+        coding: what a tile holds, "latents" (`pixa.coding.latents`) or "tokens" (`pixa.coding.tokens`)
+            or "lossless", samples (`pixa.coding.lossless`).
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
         native: graphs that native decoders run in another form, see `pixa.models.export.native`; native.npz has them.
         native_hash: first eight hexadecimal digits of the SHA-256 of these.

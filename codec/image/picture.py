@@ -17,7 +17,7 @@ from pixa.bitstream.container import Chunk, ChunkType, read_varint, write_file, 
 from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
 from pixa.coding import latents
-from pixa.errors import Corrupt, UsageError
+from pixa.errors import Corrupt, UnsupportedInput, UsageError
 from pixa.image.conceal import fill
 from pixa.image.windows import Window, pixel_slices, window_slices
 from pixa.models.registry import find_model
@@ -198,6 +198,10 @@ class Analysed:
         entry = find_model(model, tune)
         if entry.intra:
             raise UsageError(f"{entry.name} codes what changes between the frames of a video, not pictures")
+        if entry.coding == "lossless":
+            raise UsageError("pictures are coded without loss by lossless=True or --lossless, which take no model")
+        if picture.samples.dtype != np.uint8:
+            raise UnsupportedInput("the picture has 16 bits a sample: code it without loss, or convert it to 8 first")
         self.picture, self.jobs, self.progress = picture, jobs, progress
         self.nets = load_model(entry, jobs)
         self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
