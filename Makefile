@@ -29,7 +29,7 @@ SOURCES = $(wildcard $(foreach folder,codec bitstream models datasets app,$(fold
 .venv-test/ready: pyproject.toml $(SOURCES)
 	$(PYTHON) -m venv .venv-test
 	$(TEST)/pip install --quiet torch==2.13.0
-	$(TEST)/pip install --quiet torch==2.13.0 ".[video,train,bench,app,cluster,dev]"
+	$(TEST)/pip install --quiet torch==2.13.0 ".[heif,video,train,bench,app,cluster,dev]"
 	$(TEST)/pip install --quiet --no-deps lpips
 	touch $@
 

@@ -9,34 +9,15 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from enum import IntEnum
 from typing import NamedTuple
 
+from pixa.bitstream.chunks import KNOWN, ChunkType, is_refused
 from pixa.errors import Corrupt, NotPixa, UnsupportedVersion
 
 MAGIC = b"\x9dPXA"
 VERSION = 1
 PREFIX = MAGIC + bytes([VERSION])
-ANCILLARY = 0x80  # a decoder skips an unknown chunk with this bit and refuses one without it
 MAX_VARINT = 2**32 - 1
-
-
-class ChunkType(IntEnum):
-    """Chunk types of version 1; values are never reused, and critical chunks stand in a file in ascending order."""
-
-    HEAD = 0x01
-    MODEL = 0x02
-    ALPHA = 0x03
-    TILE = 0x04
-    VIDEO = 0x10
-    PACKET = 0x11
-    ICC = 0x81
-    EXIF = 0x82
-    XMP = 0x83
-    TAGS = 0x85
-    THUMBNAIL = 0x86
-    INDEX = 0x90
-    AUDIO = 0x91
 
 
 class Chunk(NamedTuple):
@@ -121,7 +102,7 @@ def known(chunk: Chunk) -> Chunk:
     Raises:
         UnsupportedVersion: a critical chunk of unknown type.
     """
-    if not chunk.type & ANCILLARY and chunk.type not in ChunkType._value2member_map_:
+    if is_refused(chunk.type):
         raise UnsupportedVersion(f"critical chunk 0x{chunk.type:02x} is unknown: a newer pixa wrote this file")
     return chunk
 
@@ -144,7 +125,7 @@ def salvage(data: bytes) -> Iterator[Chunk]:
             except Corrupt:
                 return
             kind, offset = data[offset], start + length + 4
-            if offset > len(data) or kind not in ChunkType._value2member_map_:
+            if offset > len(data) or kind not in KNOWN:
                 return
             if kind != ChunkType.TILE:
                 continue

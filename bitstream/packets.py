@@ -10,15 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
-from pixa.bitstream.container import (
-    ANCILLARY,
-    PREFIX,
-    Chunk,
-    ChunkType,
-    check_prefix,
-    read_varint,
-    write_varint,
-)
+from pixa.bitstream.chunks import ChunkType, is_refused
+from pixa.bitstream.container import PREFIX, Chunk, check_prefix, read_varint, write_varint
 from pixa.bitstream.headers import Head
 from pixa.errors import Corrupt, UnsupportedVersion
 
@@ -198,7 +191,7 @@ class ChunkFile:
         data = self.bytes(place, start - place + length + 4)
         if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             raise Corrupt("a checksum does not match: the file is damaged")
-        if not kind & ANCILLARY and kind not in ChunkType._value2member_map_:
+        if is_refused(kind):
             raise UnsupportedVersion(f"critical chunk 0x{kind:02x} is unknown: a newer pixa wrote this file")
         return Chunk(kind, data[start - place : -4]), start + length + 4
 

@@ -9,13 +9,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported, which is below here alone
 
 from pixa import errors
 from pixa.image.decoder import Decoder
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
     from typing import BinaryIO
 

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from pixa.coding import latents
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UsageError
 from pixa.image.decoder import MAX_PIXELS, Decoder
-from pixa.image.picture import helpers, latent_size, rebuilt, tile_slices
+from pixa.image.picture import helpers, latent_size, rebuilt
 from pixa.io.files import list_inputs
 
 CONTENTS = ("pixels", "latents", "symbols")
@@ -63,12 +62,11 @@ def read_symbols(decoder: Decoder) -> Symbols:
         UsageError: the picture's model has tokens, not latents.
     """
     nets, level = decoder.nets, decoder.head.level
-    if nets.coder is not latents:
+    if "latents" not in nets.entry.can:
         raise UsageError(f"{decoder.model} codes tokens: take its latents")
-    y = np.empty((nets.channels, *latent_size(decoder.width, decoder.height)), np.int16)
-    for tile, place in zip(decoder.tiles, tile_slices(decoder.head), strict=True):
-        shape = (s.stop - s.start for s in place)
-        y[:, *place] = nets.coder.TileSymbols(tile, nets.channels, *shape, level, nets).y[0]
+    y = np.empty((nets.channels, *latent_size(decoder.width, decoder.height, nets.codec)), np.int16)
+    for place, symbols in decoder.symbols():
+        y[:, *place] = symbols.y
     return Symbols(torch.from_numpy(y), level)
 
 

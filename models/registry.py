@@ -11,6 +11,15 @@ from pathlib import Path
 from pixa.errors import ModelMissing, UsageError
 
 TUNES = ("eye", "psnr")  # what quality can mean in training: what people see, or squared error
+ABILITIES = (
+    "pictures",
+    "key frames",  # of videos
+    "inter frames",
+    "search",  # efforts that search latents with gradients
+    "latents",  # its symbols are latents that a network can learn on, and are read by `pixa.torch`
+    "lossless",  # pictures of which every sample comes back
+    "bundle",  # the decoder in a folder and the one in a browser decode it
+)
 RETIRED = {1: "fast.1", 3: "stem.1", 5: "vqgan.1", 7: "stem.2", 8: "stem.3"}  # wire ids that are never used again
 LAST_COMMIT = "628aa45"  # that reads files of the retired models
 
@@ -25,10 +34,10 @@ class ModelEntry:
         decoder: the files the decoder needs, in the order they are hashed.
         encoder: the files only the encoder needs.
         analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
-        intra: of a model of frames that follow others, the `name.tag` of the image model of key frames.
+        key_model: of a model of inter frames, the `name.tag` of the image model of their key frames.
         tune: what its training took for quality, one of TUNES.
-        coding: what a tile holds, "latents" (`pixa.coding.latents`) or "tokens" (`pixa.coding.tokens`)
-            or "lossless", samples (`pixa.coding.lossless`).
+        coding: what a tile holds, a module of `pixa.coding`: "latents", "inter", "tokens" or "lossless".
+        can: what it is for, of ABILITIES.
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
         native: graphs that native decoders run in another form, see `pixa.models.export.native`; native.npz has them.
         native_hash: first eight hexadecimal digits of the SHA-256 of these.
@@ -47,10 +56,15 @@ class ModelEntry:
     decoder: tuple[str, ...] = field(repr=False)
     encoder: tuple[str, ...] = field(repr=False)
     coding: str = "latents"
-    intra: str = ""
+    can: tuple[str, ...] = ()
+    key_model: str = ""
     reduced: str = ""
     native: tuple[str, ...] = field(default=(), repr=False)
     native_hash: str = ""
+
+    @property
+    def codes_videos(self) -> bool:
+        return bool({"key frames", "inter frames"} & set(self.can))
 
     @property
     def folder(self) -> Path:

@@ -13,6 +13,7 @@ from PIL import Image
 from pixa.cli import main
 from pixa.models.registry import find_model, list_models
 from pixa.runtime.model import OnnxModel, load_model
+from tests.support.browser import launch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of torch cost more than they bring on pictures this small
 SAMPLES = Path(__file__).parents[1] / "app" / "samples"
@@ -96,3 +97,19 @@ def install_models(monkeypatch) -> Iterator[Callable[[Path], None]]:
 def installed(folder, install_models):
     """Makes the models in `folder`, a fixture of the test's own, the only ones there are."""
     install_models(folder)
+
+
+@pytest.fixture(scope="module")  # its event loop runs as long as it does, beside which no other can
+def driver():
+    """Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def browser(driver):
+    """Chromium."""
+    browser = launch(driver)
+    yield browser
+    browser.close()

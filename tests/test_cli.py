@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.bitstream.container import Chunk, ChunkType, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, write_file
 from pixa.bitstream.headers import Head
 from pixa.cli.program import byte_count
 from pixa.models.registry import find_model
@@ -245,6 +246,22 @@ def test_a_wrong_word_is_one_line_with_the_nearest_command(run):
     assert "did you mean 'encode'?" in err[0]
 
 
+@pytest.mark.parametrize("name", ["photo.avif", "clip.MP4"])
+def test_the_name_of_another_format_is_refused_without_force(run, photo, tmp_path, name):
+    code, _, err = run("encode", photo, "-o", tmp_path / name)
+    assert code == 2 and "in spite of its name" in err[-1]
+    assert not (tmp_path / name).exists()
+    assert run("encode", photo, "-o", tmp_path / name, "-f")[0] == 0
+
+
+def test_force_keeps_the_permissions_of_what_it_replaces(run, photo, tmp_path):
+    target = tmp_path / "private.pixa"
+    target.write_bytes(b"")
+    target.chmod(0o600)
+    assert run("encode", photo, "-o", target, "-f")[0] == 0
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
 def test_files_may_stand_behind_options(run, photo, tmp_path):
     shutil.copy(photo, tmp_path / "second.png")
     words = ["encode", photo, "-q", "50", tmp_path / "second.png", "--output-dir", tmp_path / "packed"]
@@ -358,7 +375,7 @@ def test_decode_keeps_going_without_a_lost_tile_and_says_so(run, tmp_path):
 
 
 def test_models_of_videos_alone_refuse_pictures(run, photo, monkeypatch):
-    entry = replace(find_model("fast"), name="between", intra="fast.2")
+    entry = replace(find_model("fast"), name="between", can=("inter frames",), key_model="fast.2")
     monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: entry)
     code, _, err = run("encode", photo)
     assert code == 2 and "between codes what changes between the frames of a video" in err[0]
@@ -372,7 +389,8 @@ def test_wrong_input_gives_one_line_and_its_exit_code(run, tmp_path, photo, code
         content = photo.read_bytes()[:-40]
     path = tmp_path / "wrong.pixa"
     path.write_bytes(content(coded) if callable(content) else content)
-    code, out, err = run(command, path, *(["-o", tmp_path / "out.png"] if command != "verify" else []))
+    name = {"encode": ["-o", tmp_path / "out.pixa"], "decode": ["-o", tmp_path / "out.png"]}.get(command, [])
+    code, out, err = run(command, path, *name)
     assert (code, out) == (encode_code if command == "encode" else decode_code, b"")
     assert len(err) == 1 and err[0].startswith(f"pixa: {path}: ")
     assert sorted(os.listdir(tmp_path)) == ["photo.png", "wrong.pixa"]
@@ -395,10 +413,12 @@ def test_the_working_folder_is_an_input_that_is_no_file(run, tmp_path, monkeypat
     assert code == 1 and len(err) == 1
 
 
-@pytest.mark.parametrize("target", ["none/out.png", "photo.png/out.png", "folder.png"])
+@pytest.mark.parametrize("target", ["none/out", "photo.png/out", "folder.png"])
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_an_unwritable_target_gives_one_line(run, tmp_path, photo, packed, command, target):
     (tmp_path / "folder.png").mkdir()
+    if target.endswith("out"):
+        target += ".pixa" if command == "encode" else ".png"
     code, out, err = run(command, photo if command == "encode" else packed, "-o", tmp_path / target)
     assert (code, out) == (1, b"")
     assert len(err) == 1 and str(tmp_path / target) in err[0]

@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixa import Decoder
-from pixa.bitstream.container import (
-    MAX_VARINT,
-    PREFIX,
-    Chunk,
-    ChunkType,
-    read_file,
-    read_varint,
-    write_file,
-    write_varint,
-)
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import MAX_VARINT, PREFIX, Chunk, read_file, read_varint, write_file, write_varint
 from pixa.bitstream.deflate import deflate, inflate, read_metadata, write_metadata
 from pixa.bitstream.headers import Head
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedVersion

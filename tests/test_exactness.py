@@ -16,22 +16,22 @@ import torch
 
 import pixa
 from pixa import Decoder
-from pixa.coding.latents import CONTEXT_MAX, Z_MAX, TileSymbols
+from pixa.coding.latents import CONTEXT_MAX, Z_MAX
 from pixa.errors import ModelMissing
 from pixa.image.picture import Analysed
 from pixa.models.registry import ModelEntry, list_models
 from pixa.pixels import Picture
-from pixa.runtime.model import OnnxModel, load_model
-from tests.torch_backend import TorchModel, read_graph, walk
+from pixa.runtime.model import OnnxModel, load_model, open_model
+from tests.support.torch_backend import TorchModel, read_graph, walk
 
 EXACT_LIMIT = 2**24
 FEATURE_MAX = 255
 QUALITIES = (0, 35, 70, 100)
 RUNTIMES = {
-    "onnxruntime, 1 thread, optimised": lambda entry: OnnxModel(entry, 1, True),
-    "onnxruntime, 2 threads, optimised": lambda entry: OnnxModel(entry, 2, True),
-    "onnxruntime, 1 thread, as written": lambda entry: OnnxModel(entry, 1, False),
-    "onnxruntime, 2 threads, as written": lambda entry: OnnxModel(entry, 2, False),
+    "onnxruntime, 1 thread, optimised": lambda entry: open_model(entry, 1, True),
+    "onnxruntime, 2 threads, optimised": lambda entry: open_model(entry, 2, True),
+    "onnxruntime, 1 thread, as written": lambda entry: open_model(entry, 1, False),
+    "onnxruntime, 2 threads, as written": lambda entry: open_model(entry, 2, False),
     "torch, float32": lambda entry: TorchModel(entry, torch.float32),
     "torch, float64": lambda entry: TorchModel(entry, torch.float64),
 }
@@ -67,7 +67,8 @@ def walked(nets: OnnxModel, z: np.ndarray, magnitude: np.ndarray, level: int) ->
     """Everything that the exact networks say when every pass finds `magnitude`."""
     memory, said = {"z": z}, {}
     for p, pattern in enumerate(nets.passes):
-        said[f"index {p}"] = nets.scale(p, memory, level)
+        said[f"index {p}"], outputs = nets.scale(p, memory, level)
+        memory |= outputs
         memory["magnitude"] = magnitude[:, pattern.any(1)]
     return memory | said
 
@@ -98,7 +99,7 @@ class TestRuntimes:
         data, coded = Analysed(Picture(photo)).encode(level)
         assert decoded(data, nets)[0] == decoded(data, model)[0]
         (tile,) = Decoder(data).tiles
-        received = TileSymbols(tile, *coded.shape, level, model).reconstruct(model)
+        received = model.codec.reconstruct(model.codec.decode(tile, coded.shape, level)).y_hat
         assert np.abs(received - coded).max() < 0.01 * model.vector("step", level).min()
 
 
@@ -202,7 +203,7 @@ class TestBounds:
     """Of models of latents; those of tokens have their own in tests/vqgan."""
 
     @pytest.mark.parametrize(
-        "entry", [e for e in list_models() if e.coding == "latents"], ids=lambda entry: f"{entry.name}.{entry.tag}"
+        "entry", [e for e in list_models() if e.codes_videos], ids=lambda entry: f"{entry.name}.{entry.tag}"
     )
     def test_no_sum_can_leave_the_exact_range(self, entry):
         recorded = json.loads((entry.folder / "export.json").read_text())["bounds"]
@@ -226,7 +227,7 @@ class TestWeights:
         return replace(entry, hash=hashlib.sha256(content).hexdigest()[:8])
 
     def test_untouched_copy_loads(self, copy):
-        assert OnnxModel(self.rehashed(copy)).entry == copy
+        assert open_model(self.rehashed(copy)).entry == copy
 
     def test_every_altered_decoder_file_is_refused(self, copy):
         for name in copy.decoder:
@@ -234,13 +235,13 @@ class TestWeights:
             content = path.read_bytes()
             path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
             with pytest.raises(ModelMissing, match="altered"):
-                OnnxModel(copy)
+                open_model(copy)
             path.write_bytes(content)
 
     def test_missing_decoder_file_is_refused_by_name(self, copy):
         (copy.folder / "synthesis.onnx").unlink()
         with pytest.raises(ModelMissing, match=r"synthesis\.onnx is missing"):
-            OnnxModel(copy)
+            open_model(copy)
 
     def test_another_result_of_the_self_test_is_refused(self, copy):
         path = copy.folder / "tables.npz"
@@ -249,7 +250,7 @@ class TestWeights:
         arrays["test_sha256"][0] ^= 1
         np.savez_compressed(path, **arrays)
         with pytest.raises(ModelMissing, match="self-test"):
-            OnnxModel(self.rehashed(copy))
+            open_model(self.rehashed(copy))
 
     def test_another_integer_weight_fails_the_self_test(self, copy):
         path = copy.folder / "scale_a.onnx"
@@ -258,4 +259,4 @@ class TestWeights:
         weights.raw_data = bytes(64 - b & 0xFF for b in weights.raw_data)
         onnx.save(altered, path)
         with pytest.raises(ModelMissing, match="self-test"):
-            OnnxModel(replace(self.rehashed(copy), native=()))
+            open_model(replace(self.rehashed(copy), native=()))

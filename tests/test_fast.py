@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixa.coding.latents import TileSymbols
+from pixa.coding.tile import TileInput
 from pixa.errors import Corrupt
 from pixa.image.picture import Analysed
 from pixa.models.export.driver import export
@@ -17,7 +17,7 @@ from pixa.models.export.reduced import coded_first
 from pixa.models.nets.fast import Fast, FastConfig, pass_mask
 from pixa.models.registry import ModelEntry
 from pixa.pixels import Picture
-from pixa.runtime.model import OnnxModel
+from pixa.runtime.model import OnnxModel, open_model
 from tests.test_mlic import as_tensor, stir
 
 WIDTHS = {"c": 96, "m": 192, "n": 16, "f": 16, "k": 16, "hidden": 16, "analysis_high": 1, "synthesis_high": 2}
@@ -32,7 +32,7 @@ def nets(tmp_path_factory, coffee) -> Iterator[OnnxModel]:
     entry = ModelEntry(**export(stir(model), "test", 900, folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pixa.models.registry.weights_folder", lambda: folder)
-        yield OnnxModel(entry, 2)
+        yield open_model(entry, 2)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def tile(nets, coffee, monkeypatch) -> tuple[bytes, np.ndarray]:
     monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: nets.entry)
     monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
     y = Analysed(Picture(coffee[:200, :296])).y
-    return nets.coder.encode_tile(y, 120, nets)[0], y
+    return nets.codec.encode(TileInput(y), 120).payload, y
 
 
 def test_every_symbol_is_coded_once():
@@ -60,10 +60,10 @@ def test_a_quarter_of_the_first_slice_comes_first():
 
 def test_the_first_slice_needs_nothing_of_the_others(nets, tile):
     payload, y = tile
-    whole = TileSymbols(payload, *y.shape, 120, nets)
-    part = TileSymbols(payload, SMALL.low, *y.shape[1:], 120, nets)
-    assert np.array_equal(part.y, whole.y[:, : SMALL.low]) and part.y.any()
-    assert np.array_equal(part.reconstruct(nets), whole.reconstruct(nets)[: SMALL.low])
+    whole = nets.codec.decode(payload, y.shape, 120)
+    part = nets.codec.decode(payload, (SMALL.low, *y.shape[1:]), 120)
+    assert np.array_equal(part.y, whole.y[: SMALL.low]) and part.y.any()
+    assert np.array_equal(nets.codec.reconstruct(part).y_hat, nets.codec.reconstruct(whole).y_hat[: SMALL.low])
 
 
 def test_damage_behind_the_first_slice_is_seen_by_the_whole_alone(nets, tile):
@@ -71,6 +71,6 @@ def test_damage_behind_the_first_slice_is_seen_by_the_whole_alone(nets, tile):
     damaged = bytearray(payload)
     damaged[len(payload) // 8] ^= 16  # the coder reads from the back
     with pytest.raises(Corrupt):
-        TileSymbols(bytes(damaged), *y.shape, 120, nets)
-    part, sound = (TileSymbols(data, SMALL.low, *y.shape[1:], 120, nets) for data in (bytes(damaged), payload))
+        nets.codec.decode(bytes(damaged), y.shape, 120)
+    part, sound = (nets.codec.decode(data, (SMALL.low, *y.shape[1:]), 120) for data in (bytes(damaged), payload))
     assert np.array_equal(part.y, sound.y)

@@ -15,20 +15,23 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from pixa.bitstream.container import ANCILLARY, MAGIC, VERSION, ChunkType
+from pixa.app.bundle import decoder as bundle
+from pixa.bitstream.chunks import ANCILLARY, ANY, METADATA, NEVER, ONCE, OPTIONAL, SOME, TABLE, ChunkType
+from pixa.bitstream.container import MAGIC, VERSION
 from pixa.bitstream.headers import Head
 from pixa.models.registry import ModelEntry, find_wire, list_models
 from pixa.runtime.model import load_model
-from tests.golden_files import EXPECTED, read
+from tests.support.golden_files import EXPECTED, read
 
 FORMAT = files("pixa.bitstream").joinpath("FORMAT.md").read_text()
 EXAMPLE = FORMAT[FORMAT.index("<!-- example: begin -->") : FORMAT.index("<!-- example: end -->")]
-PICTURES = [entry for entry in list_models() if entry.coding == "latents" and not entry.intra]
+PICTURES = [entry for entry in list_models() if entry.coding == "latents"]
 
 
 def graphs(entry: ModelEntry) -> list[list[str]]:
@@ -294,8 +297,25 @@ class TestTables:
 
     def test_chunk_types(self):
         rows = table("type | name | class | in a file | payload")
-        assert {int(number, 16): name for number, name, *_ in rows} == {kind.value: kind.name for kind in ChunkType}
-        assert all((int(row[0], 16) & ANCILLARY > 0) == (row[2] == "ancillary") for row in rows)
+        words = {ONCE: "1", OPTIONAL: "0 or 1", SOME: "1 or more", ANY: "0 or more"}
+        for row, (number, name, kind, often, _) in zip(TABLE, rows, strict=True):
+            assert (row.type, row.name) == (int(number, 16), name)
+            assert (kind == "ancillary") == bool(row.type & ANCILLARY)
+            where = {"pictures": (row.pictures, NEVER), "videos": (NEVER, row.videos)}
+            count, _, only = often.partition(", ")
+            assert (row.pictures, row.videos) == where.get(only, (row.pictures, row.pictures))
+            assert count == words[row.videos if row.pictures == NEVER else row.pictures]
+
+    def test_the_decoder_alone_and_the_one_in_a_browser_know_the_same_types(self):
+        source = (Path(__file__).parents[1] / "app" / "web" / "src" / "container.ts").read_text()
+        listed = source[source.index("export const ChunkType") :].partition("}")[0]
+        assert {
+            name: int(number, 16) for name, number in re.findall(r"(\w+): (0x\w+)", listed)
+        } == ChunkType.__members__
+        assert {row.type for row in TABLE if not row.type & ANCILLARY} == bundle.CRITICAL
+        assert bundle.METADATA == METADATA
+        once = {row.type for row in TABLE if row.type & ANCILLARY and row.pictures == OPTIONAL}
+        assert once == bundle.AT_MOST_ONCE
 
     def test_reserved_chunk_types_are_free(self):
         numbers = [int(number, 16) for row in table("number | name | for") for number in re.findall(r"0x(..)", row[0])]

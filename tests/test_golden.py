@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixa import Decoder, errors
 from pixa.models.registry import find_model, list_models
-from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, expectations, read
+from tests.support.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, FOLDERS, GOLDEN, expectations, read
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, ERRORS], ids=lambda folder: folder.name)
@@ -24,7 +24,7 @@ def test_every_generation_of_the_models_of_pictures_has_files():
     default = find_model("fast")
     assert {model for name, model in found.items() if "/" not in name} == {f"fast.{default.tag}"}
     assert all(found[name] == name.partition("/")[0] for name in found if "/" in name)
-    pictures = [entry for entry in list_models() if entry.coding == "latents" and not entry.intra]
+    pictures = [entry for entry in list_models() if entry.coding == "latents"]
     assert set(found.values()) == {f"{entry.name}.{entry.tag}" for entry in pictures}
 
 

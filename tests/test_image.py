@@ -14,8 +14,10 @@ from hypothesis.extra.numpy import arrays
 import pixa
 from pixa import Decoder
 from pixa.app.bench.metrics import psnr_rgb
-from pixa.bitstream.container import Chunk, ChunkType, read_file, read_varint, write_file
-from pixa.coding.latents import STRIDE, TileSymbols
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, read_varint, write_file
+from pixa.coding import latents
+from pixa.coding.latents import STRIDE
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError
 from pixa.image import picture as image
 from pixa.image.picture import Analysed, tile_slices
@@ -153,7 +155,7 @@ class TestFidelity:
     def test_search_crosses_tiles(self, photo, monkeypatch):
         """With tiles of 256 pixels, a picture just wider has a second one of a single column of latents."""
         monkeypatch.setitem(image.SEARCH_STEPS, 7, 2)
-        monkeypatch.setattr(image, "TILE_LOG2", 8)
+        monkeypatch.setattr(latents, "TILE_LOG2", 8)
         wide = photo[:40, :260]
         data = pixa.encode(wide, 50, effort=7)
         assert len(Decoder(data).tiles) == 2
@@ -227,7 +229,7 @@ class TestTiles:
 
     @pytest.fixture
     def data(self, coffee, monkeypatch):
-        monkeypatch.setattr("pixa.image.picture.TILE_LOG2", 8)
+        monkeypatch.setattr("pixa.coding.latents.TILE_LOG2", 8)
         return pixa.encode(coffee, 60)
 
     def test_tiled_picture_is_as_good(self, coffee, data):
@@ -236,12 +238,12 @@ class TestTiles:
 
     def test_a_tile_decodes_alone(self, data, model):
         decoder = Decoder(data)
-        places = list(tile_slices(decoder.head))
+        places = list(tile_slices(decoder.head, model.codec))
         shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in places]
         level = decoder.head.level
 
         def symbols(tile: int) -> bytes:
-            return TileSymbols(decoder.tiles[tile], model.channels, *shapes[tile], level, model).integers()
+            return model.codec.decode(decoder.tiles[tile], (model.channels, *shapes[tile]), level).integers()
 
         forwards = [symbols(tile) for tile in range(6)]
         assert [symbols(tile) for tile in reversed(range(6))] == forwards[::-1]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from pixa.app.bench.metrics import psnr_rgb
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError
 from pixa.io.image import image_to_picture, load, picture_to_image, save
 from pixa.pixels import Picture
@@ -313,3 +314,40 @@ def test_what_is_no_picture_is_refused():
 def test_a_header_with_too_many_pixels_is_refused():
     with pytest.raises(LimitExceeded, match="pixels"):
         load(png(60000, 60000, 8, 2, rows=b""))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [1, 3, 4, 8, 9])
+def test_the_orientation_is_read_whatever_its_type_and_byte_order(photo, order, kind):
+    form = {1: "B", 3: "H", 4: "I", 8: "h", 9: "i"}[kind]
+    value = struct.pack(order + form, 6).ljust(4, b"\0")
+    header = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    exif = header + struct.pack(order + "HHHI", 1, 0x0112, kind, 1) + value + struct.pack(order + "I", 0)
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "PNG", exif=b"Exif\0\0" + exif)
+    picture = load(file.getvalue())
+    assert np.array_equal(picture.samples, np.rot90(photo, -1))
+    tags = Image.Exif()
+    tags.load(picture.metadata["exif"])
+    assert tags[0x0112] in (1, b"\1")
+
+
+def test_raw_photographs_are_refused_rather_than_their_preview_taken(photo):
+    for tags in ({0xC612: b"\1\4\0\0"}, {0x00FE: 1}):
+        file = io.BytesIO()
+        Image.fromarray(photo).save(file, "TIFF", tiffinfo=tags)
+        with pytest.raises(UnsupportedInput, match="raw photograph"):
+            load(file.getvalue())
+
+
+def test_heic_is_read_with_its_extra_and_names_it_without(photo, monkeypatch):
+    import pillow_heif as heif
+
+    file = io.BytesIO()
+    heif.from_pillow(Image.fromarray(photo)).save(file, quality=95)
+    assert psnr_rgb(photo, load(file.getvalue()).samples) > 30
+    monkeypatch.setattr("pixa.io.image.find_spec", lambda name: None)
+    monkeypatch.setattr(Image, "OPEN", {name: opener for name, opener in Image.OPEN.items() if name != "HEIF"})
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    with pytest.raises(UnsupportedInput, match=r"pixa\[heif\]"):
+        load(file.getvalue())

@@ -65,13 +65,13 @@ class TestSearch:
         before, activity = rng.integers(-REACH, REACH + 1, (*size, 2)), rng.integers(0, 2000, size)
         prices = vectors.Prices(nets.vectors, nets.tables, before, activity, LEVEL)
         for arguments in ((None, None), (None, before[None]), (prices, before[None])):
-            field, found = kernels(search, picture[None], past[None], worth, 8, *arguments)
+            field, found = kernels(search, picture[None], past[None], worth, *arguments)
             assert np.array_equal(field, found)
 
     def test_pictures_of_extremes(self, kernels):
         rng = np.random.default_rng(1)
         picture, past = 255 * rng.integers(0, 2, (2, 64, 80, 3), np.uint8)
-        field, found = kernels(search, picture[None], past[None], 1.0, 8)
+        field, found = kernels(search, picture[None], past[None], 1.0)
         assert np.array_equal(field, found)
 
 

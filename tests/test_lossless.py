@@ -15,7 +15,8 @@ from PIL import Image
 
 import pixa
 from pixa import errors
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.cli import main
 from pixa.coding.lossless import drawings, tile
 from pixa.coding.lossless.symbols import Reader, Writer

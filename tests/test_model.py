@@ -25,7 +25,7 @@ from pixa.models.nets.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.training.evaluate import rd_loss
 from pixa.pixels import Picture
-from pixa.runtime.model import OnnxModel
+from pixa.runtime.model import OnnxModel, open_model
 
 SMALL = FastConfig(c=96, m=192, n=16, f=16, k=16, hidden=16, analysis_high=1, synthesis_high=1)
 
@@ -172,7 +172,7 @@ class TestExport:
         """The lively model, written, read and put in the place of the shipped one."""
         written = export(lively, "test", 9, tmp_path)
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
-        nets = OnnxModel(ModelEntry(**written))
+        nets = open_model(ModelEntry(**written))
         monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: nets.entry)
         monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
         return nets
@@ -199,7 +199,7 @@ class TestExport:
                 torch.nn.init.normal_(layer.project.weight, std=0.1)
         written = export(mixing.half().float(), "test", 9, tmp_path)
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
-        nets = OnnxModel(ModelEntry(**written), 1)
+        nets = open_model(ModelEntry(**written), 1)
 
         altered = photo.copy()
         altered[8 * STRIDE : 9 * STRIDE, 10 * STRIDE : 11 * STRIDE] ^= 255

@@ -15,7 +15,6 @@ import torch
 
 import pixa
 from pixa import Decoder
-from pixa.coding.latents import TileSymbols
 from pixa.errors import ModelMissing
 from pixa.image.picture import Analysed
 from pixa.models.export import native
@@ -27,7 +26,7 @@ from pixa.models.nets.exact import ExactPointwise
 from pixa.models.nets.fast import Fast, FastConfig
 from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.pixels import Picture
-from pixa.runtime.model import OnnxModel, native_graphs
+from pixa.runtime.model import native_graphs, open_model
 
 WIDTHS = {"c": 96, "m": 192, "n": 16, "f": 16, "k": 16, "hidden": 16, "low": 8, "low_k": 16, "low_hidden": 16}
 SMALL = FastConfig(**WIDTHS, analysis_high=1, synthesis_low=2, synthesis_high=2, synthesis_hidden=0)
@@ -47,7 +46,7 @@ def lively(photo) -> Fast:
 
 
 def synthesised(entry: ModelEntry, y_hat: np.ndarray, level: int) -> np.ndarray:
-    return OnnxModel(entry, 1).synthesis(y_hat, level).astype(int)
+    return open_model(entry, 1).synthesis(y_hat, level).astype(int)
 
 
 @pytest.mark.parametrize("entry", [e for e in list_models() if e.native], ids=lambda e: f"{e.name}.{e.tag}")
@@ -85,7 +84,7 @@ class TestExport:
         assert (
             len(whole) - len(native_graphs(entry)["synthesis"]) > 2 * 192 * 384
         )  # two matrices, two bytes a number, less what the new form adds
-        y = OnnxModel(entry, 1).analysis(photo)
+        y = open_model(entry, 1).analysis(photo)
         for level in (0, 200):
             expected = synthesised(replace(entry, native=()), y, level)
             assert np.abs(synthesised(entry, y, level) - expected).max() <= 1
@@ -99,15 +98,15 @@ class TestExport:
         for place in range(0, len(content), len(content) // 40):
             path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
             try:
-                OnnxModel(entry, 1)
+                open_model(entry, 1)
             except ModelMissing as error:
                 assert "altered" in str(error)
         path.write_bytes(content[:-1])
         with pytest.raises(ModelMissing, match="altered"):
-            OnnxModel(entry)
+            open_model(entry)
         path.unlink()
         with pytest.raises(ModelMissing, match=r"native\.npz is missing"):
-            OnnxModel(entry)
+            open_model(entry)
 
 
 def pointwise(*weights: int) -> ExactPointwise:
@@ -143,7 +142,7 @@ class TestIntegers:
         weights.raw_data = bytes(64 - b & 0xFF for b in weights.raw_data)
         graphs["scale_d"] = altered.SerializeToString()
         monkeypatch.setattr("pixa.runtime.model.native_graphs", lambda entry: graphs)
-        nets = OnnxModel(entry, 1)
+        nets = open_model(entry, 1)
         assert not nets.native
         decoder = Decoder(data)
         decoder.nets = nets
@@ -158,9 +157,11 @@ class TestPhases:
         rows, columns = (16 * side for side in shape)
         data = pixa.encode(photo[:rows, :columns], quality=90)
         (tile,) = Decoder(data).tiles
-        nets = model, OnnxModel(replace(model.entry, native=()), 1)
+        nets = model, open_model(replace(model.entry, native=()), 1)
         assert "mean_d" in model.entry.native
-        ours, plain = (TileSymbols(tile, model.channels, *shape, 180, net).reconstruct(net) for net in nets)
+        ours, plain = (
+            net.codec.reconstruct(net.codec.decode(tile, (model.channels, *shape), 180)).y_hat for net in nets
+        )
         assert np.abs(plain).max() > 1
         np.testing.assert_allclose(ours, plain, atol=1e-5)
 
@@ -180,13 +181,13 @@ class TestAhead:
 
     def test_latents_are_the_same_to_the_last_bit(self, model, photo):
         data, y_hat = Analysed(Picture(photo), jobs=1).encode(120)
-        (tile,) = Decoder(data).tiles
+        (tile,), codec = Decoder(data).tiles, model.codec
         with ThreadPoolExecutor(1) as pool:
-            ahead = TileSymbols(tile, *y_hat.shape, 120, model, ahead=pool)
-            alone = TileSymbols(tile, *y_hat.shape, 120, model)
+            ahead = codec.decode(tile, y_hat.shape, 120, pool=pool)
+            alone = codec.decode(tile, y_hat.shape, 120)
             assert ahead.integers() == alone.integers()
-            np.testing.assert_array_equal(ahead.reconstruct(model), alone.reconstruct(model))
-            np.testing.assert_array_equal(alone.reconstruct(model), y_hat)
+            np.testing.assert_array_equal(codec.reconstruct(ahead).y_hat, codec.reconstruct(alone).y_hat)
+            np.testing.assert_array_equal(codec.reconstruct(alone).y_hat, y_hat)
 
     def test_one_thread_and_many_decode_the_same_picture(self, coffee):
         data = pixa.encode(coffee[:130, :1100], quality=40)
@@ -196,9 +197,9 @@ class TestAhead:
     def test_a_mean_that_fails_is_not_swallowed(self, model, photo, monkeypatch):
         data, y_hat = Analysed(Picture(photo[:64, :64]), jobs=1).encode(120)
 
-        def fail(p: int, memory: dict, beside: bool) -> None:
+        def fail(p: int, memory: dict, single_thread: bool) -> None:
             raise MemoryError("no memory for means")
 
         monkeypatch.setattr(model, "mean", fail)
         with ThreadPoolExecutor(1) as pool, pytest.raises(MemoryError, match="no memory for means"):
-            TileSymbols(Decoder(data).tiles[0], *y_hat.shape, 120, model, ahead=pool).reconstruct(model)
+            model.codec.reconstruct(model.codec.decode(Decoder(data).tiles[0], y_hat.shape, 120, pool=pool))

@@ -197,7 +197,11 @@ def folder(tmp_path):
         "parameters": 1,
     }
     entry |= {"analysis_halo": 4, "synthesis_halo": 4, "decoder": [], "encoder": []}
-    kinds = {"fast": {}, "stem": {"intra": "fast.2"}, "vqgan": {"coding": "tokens"}}
+    kinds = {
+        "fast": {"can": ["pictures", "key frames"]},
+        "stem": {"coding": "inter", "can": ["inter frames"], "key_model": "fast.2"},
+        "vqgan": {"coding": "tokens", "can": ["pictures"]},
+    }
     models = [{"name": name, "wire_id": i, **entry, **kind} for i, (name, kind) in enumerate(kinds.items(), 1)]
     (tmp_path / "manifest.json").write_text(json.dumps({"models": models}))
     return tmp_path

@@ -180,7 +180,7 @@ class TestSmall:
         slow.thumbnail((side, side))
         image = opened(large)
         monkeypatch.setattr(
-            "pixa.runtime.model.OnnxModel.synthesis", lambda *_: pytest.fail("the whole picture is decoded")
+            "pixa.runtime.model.LatentModel.synthesis", lambda *_: pytest.fail("the whole picture is decoded")
         )
         image.thumbnail((side, side))
         assert image.size == slow.size

@@ -12,14 +12,15 @@ from PIL import Image
 
 import pixa
 from pixa import Decoder
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.errors import Corrupt, ModelMissing, UsageError
 from pixa.image.decoder import REDUCTIONS
 from pixa.image.reduced import synthesis
 from pixa.models.export.reduced import fit
 from pixa.models.export.restore import restore
 from pixa.models.registry import find_model
-from pixa.runtime.model import OnnxModel
+from pixa.runtime.model import open_model
 
 SMALLER = REDUCTIONS[1:]
 
@@ -217,6 +218,6 @@ class TestWeights:
     def test_without_them_the_whole_picture_is_averaged(self, photo):
         decoder = Decoder(pixa.encode(photo[:100, :100]))
         whole = decoder.picture().samples
-        decoder.nets = OnnxModel(replace(find_model("fast"), reduced=""), 1)
+        decoder.nets = open_model(replace(find_model("fast"), reduced=""), 1)
         padded = np.pad(whole, ((0, 4), (0, 4), (0, 0)), mode="edge")
         assert np.abs(decoder.picture(reduce=8).samples.astype(int) - averaged(padded, 8)).max() <= 1

@@ -8,7 +8,9 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,28 +21,30 @@ from PIL import Image
 from pixa.bitstream import entropy
 from pixa.bitstream.headers import Head
 from pixa.coding import inter
-from pixa.coding.latents import CONTEXT_MAX, Z_MAX, TileSymbols, encode_tile, seen
+from pixa.coding.latents import CONTEXT_MAX, Z_MAX
+from pixa.coding.tile import CarryOver, CodedTile, RefFrame, TileContext, TileInput
 from pixa.errors import Corrupt, PixaError
 from pixa.image.picture import Analysed
 from pixa.models.export.driver import bias_of, decode_macs, export
 from pixa.models.export.restore import restore
 from pixa.models.export.stem_graphs import scales
+from pixa.models.nets import stem as stem_net
 from pixa.models.nets.fast import Fast, FastConfig
 from pixa.models.nets.layers import ANCHOR_STEP, LEVELS
-from pixa.models.nets.stem import PLANES, Past, Stem, StemConfig, nothing
+from pixa.models.nets.stem import PLANES, Stem, StemConfig, nothing
 from pixa.models.registry import ModelEntry, find_model
 from pixa.models.training.program import main
 from pixa.motion import fields as motion
 from pixa.motion.overlap import compensate
 from pixa.motion.search import search
 from pixa.pixels import Picture
-from pixa.runtime.model import OnnxModel
+from pixa.runtime.model import OnnxModel, open_model
 from pixa.video.frames import FrameCoder
+from tests.support.torch_backend import TorchModel
 from tests.test_exactness import RUNTIMES, derived_bounds
 from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
 from tests.test_mlic import WIDTHS, as_tensor, stir
 from tests.test_model import refused_layers
-from tests.torch_backend import TorchModel
 
 pytestmark = pytest.mark.usefixtures("installed")
 SIZE = (112, 144)  # of the frames; latents of 7 rows and 9 columns
@@ -85,12 +89,12 @@ def entry() -> ModelEntry:
 
 @pytest.fixture
 def nets(entry) -> OnnxModel:
-    return OnnxModel(entry, 1)
+    return open_model(entry, 1)
 
 
 @pytest.fixture
 def key() -> OnnxModel:
-    return OnnxModel(find_model("fast"), 1)
+    return open_model(find_model("fast"), 1)
 
 
 @pytest.fixture(scope="module")
@@ -99,29 +103,31 @@ def frames(coffee) -> list[np.ndarray]:
     return [np.ascontiguousarray(coffee[80 + 5 * t :, 150 + 3 * t :][: SIZE[0], : SIZE[1]]) for t in range(4)]
 
 
-def after(
-    y: np.ndarray, y_hat: np.ndarray, field: np.ndarray | None, level: int, nets: OnnxModel, before: inter.Past | None
-) -> inter.Past:
-    """What the next frame is told of one that has been coded."""
-    return {
-        "past_1": y[None],
-        "past_2": before["past_1"] if before else np.zeros_like(y[None]),
-        "past_field": np.zeros((*y.shape[1:], 2), np.int32) if field is None else field,
-        "past_hat_1": y_hat[None],
-        "past_picture": np.rint(nets.synthesis(y_hat, level)).clip(0, 255).astype(np.uint8),
-    }
+class Past(NamedTuple):
+    """What an inter frame is coded with."""
+
+    context: TileContext
+    reference: RefFrame
+
+
+def after(coded: CodedTile, level: int, nets: OnnxModel, before: Past | None) -> Past:
+    """What the next frame is coded with behind one that has been coded."""
+    symbols, y_hat = coded.y[None], coded.reconstruction.y_hat
+    older = before.context.prev_symbols[0] if before else np.zeros_like(symbols)
+    field = np.zeros((*y_hat.shape[1:], 2), np.int32) if coded.motion is None else coded.motion
+    picture = np.rint(nets.synthesis(y_hat, level)).clip(0, 255).astype(np.uint8)
+    return Past(TileContext((symbols, older), field), RefFrame(y_hat, picture))
 
 
 def coded(frames: list[np.ndarray], key: OnnxModel, nets: OnnxModel, levels: list[int]) -> list[tuple]:
     """(payload, y_hat, past) of every frame of a group."""
-    past, said = None, []
+    past, group = None, []
     for frame, level in zip(frames, levels, strict=True):
         model = nets if past else key
-        given = past and past | {"picture": frame}
-        payload, y_hat, y, _, field = encode_tile(key.analysis(frame), level, model, past=given)
-        said.append((payload, y_hat, past))
-        past = after(y, y_hat, field, level, model, past)
-    return said
+        tile = model.codec.encode(TileInput(key.analysis(frame), picture=frame), level, *(past or ()))
+        group.append((tile.payload, tile.reconstruction.y_hat, past))
+        past = after(tile, level, model, past)
+    return group
 
 
 @pytest.fixture
@@ -171,10 +177,11 @@ class TestMotion:
     def test_every_field_comes_back(self, nets, size):
         rng = np.random.default_rng(1)
         field = rng.integers(-motion.REACH, motion.REACH + 1, (*size, 2)).astype(np.int32)
-        mask, past = rng.random(size) < 0.4, {"past_1": rng.integers(-2, 3, (1, 16, *size)), "past_field": field[::-1]}
-        groups = inter.write(field, mask, past, LEVEL, nets)
+        symbols = rng.integers(-2, 3, (1, 16, *size))
+        mask, context = rng.random(size) < 0.4, TileContext((symbols, 0 * symbols), field[::-1])
+        groups = nets.codec.write_motion(field, mask, context, LEVEL)
         decoder = entropy.Decoder(entropy.encode(groups, nets.tables), nets.tables)
-        assert all(map(np.array_equal, inter.read(decoder, past, LEVEL, nets), (field, mask)))
+        assert all(map(np.array_equal, nets.codec.read_motion(decoder, context, LEVEL), (field, mask)))
         decoder.finish()
 
 
@@ -213,7 +220,7 @@ class TestModel:
         predicted = 0.2 * model.predict(moved, level)
         symbols = torch.randint(0, CONTEXT_MAX + 1, (len(level), 2 * model.config.m, 4, 8)).float()
         skip = torch.zeros(len(level), 1, 4, 8, dtype=torch.bool)
-        out = model.train()(x, level, Past(moved, predicted, skip, 0.9 * predicted.detach(), symbols))
+        out = model.train()(x, level, stem_net.Past(moved, predicted, skip, 0.9 * predicted.detach(), symbols))
         rate = sum(p.log2().mean() for p in out["likelihoods"].values())
         (1000 * (out["x_hat"] - x).square().mean() - rate).backward()
         without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0}
@@ -259,51 +266,57 @@ class TestModel:
 
 class TestFiles:
     def test_names_the_model_of_key_frames(self, entry):
-        assert entry.intra == "fast.test"
-        assert find_model(entry.intra).intra == ""
+        assert entry.key_model == "fast.test"
+        assert "key frames" in find_model(entry.key_model).can
 
     @torch.no_grad()
     def test_the_payload_holds_the_symbols_of_forward(self, stem, frames, nothing_skipped, group, nets):
         for frame, (payload, y_hat, past), level in list(zip(frames, group, (0, LEVEL - 10, LEVEL), strict=False))[1:]:
-            tile = TileSymbols(payload, *y_hat.shape, level, nets, past)
+            tile = nets.codec.decode(payload, y_hat.shape, level, past.context)
             field = torch.from_numpy(tile.motion)[None]
-            shown = torch.tensor(past["past_picture"]).permute(2, 0, 1)[None].float()
+            shown = torch.tensor(past.reference.picture).permute(2, 0, 1)[None].float()
             moved = compensate(shown, field).clamp(0, 255).round() / 255
             predicted = stem.predict(moved, torch.tensor([level]))
-            expected = inter.expected(past, tile.motion, level, nets)["predicted"]
+            expected = nets.codec.carry_over(tile.motion, tile.skip, past.reference, level).predicted[None]
             np.testing.assert_allclose(expected, predicted, atol=1e-3)
             y = stem.as_decoded(stem.analyse(as_tensor(frame)), torch.tensor([level])) - predicted
-            known = torch.cat([torch.from_numpy(seen(past)[name])[:, :, :7, :9] for name in ("past_1", "past_2")], 1)
-            given = Past(moved, predicted, torch.from_numpy(tile.skip), torch.from_numpy(past["past_hat_1"]), known)
+            known = torch.cat([torch.from_numpy(a)[:, :, :7, :9] for a in inter.magnitudes(past.context).values()], 1)
+            latents = torch.from_numpy(past.reference.y_hat[None])
+            given = stem_net.Past(moved, predicted, torch.from_numpy(tile.skip), latents, known)
             out = stem.code(y, torch.from_numpy(tile.z).float(), torch.tensor([level]), past=given)
             assert np.abs(tile.y).mean() > 0.1
             # A latent on the edge of rounding may fall to either side, and change what comes after it.
-            assert (tile.y != out.symbols.numpy()).mean() < 0.01
-            rebuilt = torch.from_numpy(tile.reconstruct(nets)) - predicted[0]
+            assert (tile.y != out.symbols.numpy()[0]).mean() < 0.01
+            rebuilt = torch.from_numpy(nets.codec.reconstruct(tile, past.reference).y_hat) - predicted[0]
             assert ((rebuilt - out.y_hat[0]).abs() > 0.01).float().mean() < 0.02
 
     def test_decoder_rebuilds_what_the_encoder_saw(self, group, key, nets):
         levels = (135, 110, 120, 115)
         for (payload, y_hat, past), level, following in zip(group, levels, [*group[1:], None], strict=True):
             model = nets if past else key
-            tile = TileSymbols(payload, *y_hat.shape, level, model, past)
-            np.testing.assert_array_equal(tile.reconstruct(model), y_hat)
+            tile = model.codec.decode(payload, y_hat.shape, level, past and past.context)
+            found = model.codec.reconstruct(tile, past and past.reference)
+            np.testing.assert_array_equal(found.y_hat, y_hat)
             if following:
-                np.testing.assert_array_equal(tile.y, following[2]["past_1"])
+                np.testing.assert_array_equal(tile.y, following[2].context.prev_symbols[0][0])
 
     def test_a_frame_that_repeats_costs_less(self, frames, key, image, nothing_skipped, group, tmp_path):
         fresh = Stem(StemConfig(**WIDTHS, synthesis_hidden=24, vectors=16))
         fresh.follow(image)
-        predicting = OnnxModel(entry_at(tmp_path, export(fresh, "fresh", 902, tmp_path, "fast.test")), 1)
+        predicting = open_model(entry_at(tmp_path, export(fresh, "fresh", 902, tmp_path, "fast.test")), 1)
         y, (_, _, past) = key.analysis(frames[0]), group[1]
         sizes = [
-            len(encode_tile(y, LEVEL, predicting, past=past | {"picture": frames[0], "past_picture": shown})[0])
+            len(
+                predicting.codec.encode(
+                    TileInput(y, picture=frames[0]), LEVEL, past.context, replace(past.reference, picture=shown)
+                ).payload
+            )
             for shown in (frames[0], frames[0][::-1].copy())
         ]
         assert sizes[0] < 0.7 * sizes[1]
 
     def test_restored_model_exports_the_same_files(self, entry, folder, tmp_path):
-        export(restore(entry.folder), entry.tag, entry.wire_id, tmp_path, entry.intra)
+        export(restore(entry.folder), entry.tag, entry.wire_id, tmp_path, entry.key_model)
         for name in {*entry.decoder, *entry.encoder} - {"analysis.onnx", "predict.onnx", "tables.npz"}:
             assert (tmp_path / entry.folder.name / name).read_bytes() == (entry.folder / name).read_bytes()
         one, other = (dict(np.load(path / entry.folder.name / "tables.npz")) for path in (tmp_path, folder))
@@ -316,8 +329,8 @@ class TestFiles:
             damaged = bytearray(payload)
             damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
             try:
-                tile = TileSymbols(bytes(damaged), *y_hat.shape, 110, nets, past)
-                outcomes.add(tile.reconstruct(nets).shape)
+                tile = nets.codec.decode(bytes(damaged), y_hat.shape, 110, past.context)
+                outcomes.add(nets.codec.reconstruct(tile, past.reference).y_hat.shape)
             except PixaError as error:
                 outcomes.add(type(error))
         assert outcomes <= {Corrupt, y_hat.shape}
@@ -325,9 +338,10 @@ class TestFiles:
 
     def test_another_past_does_not_go_unnoticed(self, group, nets):
         payload, y_hat, past = group[2]
-        other = past | {"past_1": np.flip(past["past_1"], 3).copy()}
+        last, older = past.context.prev_symbols
+        other = replace(past.context, prev_symbols=(np.flip(last, 3).copy(), older))
         with pytest.raises(Corrupt):
-            TileSymbols(payload, *y_hat.shape, LEVEL, nets, other)
+            nets.codec.decode(payload, y_hat.shape, LEVEL, other)
 
 
 def entry_at(folder: Path, facts: dict) -> ModelEntry:
@@ -343,15 +357,15 @@ def entry_at(folder: Path, facts: dict) -> ModelEntry:
 class TestBypass:
     def test_a_share_of_what_latents_leave_out_is_taken_over(self):
         moved, predicted = (np.full((16, 32, 3), level, np.uint8) for level in (90, 60))
-        bypass = inter.Bypass(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
-        taken = bypass.taken(predicted[:9, :20])
+        carry_over = CarryOver(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
+        taken = carry_over.carried(predicted[:9, :20])
         assert taken.shape == (9, 20, 3)
         assert (taken[:, :16] == 15).all() and (taken[:, 16:] == 30).all()
 
     def test_nothing_is_seen_of_the_past_where_nothing_is_coded(self):
         moved = np.full((16, 32, 3), 90, np.uint8)
-        bypass = inter.Bypass(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
-        context = bypass.context(np.full((9, 20, 3), 51, np.float32))
+        carry_over = CarryOver(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
+        context = carry_over.context(np.full((9, 20, 3), 51, np.float32))
         assert context.shape == (PLANES, 9, 20) and context.dtype == np.float32
         np.testing.assert_allclose(context[:3, :, :16], 0.2, atol=1e-6)
         np.testing.assert_allclose(context[3:, :, :16], 90 / 255 - 0.5, atol=1e-6)
@@ -364,19 +378,19 @@ class TestBypass:
         for number, frame in enumerate(frame[:height, :width] for frame in frames[:2]):
             coded = coder.code(frame, coder.analyse(frame, number == 0), LEVEL, number == 0)
             coder.keep(coded)
-        (_, y_hat, _, bypass, _), level = coded.tiles[0], torch.tensor([LEVEL])
+        (y_hat, bypass), level = coded.tiles[0].reconstruction, torch.tensor([LEVEL])
         assert 0 < bypass.skip.mean() < 1
         moved = as_torch(np.moveaxis(bypass.moved, 2, 0)[None]) / 255
         skip = torch.tensor(bypass.skip)[None, None]
         with torch.no_grad():
             expected = stem.shown(as_torch(y_hat[None]), as_torch(bypass.predicted[None]), moved, skip, level)
         expected = np.moveaxis(expected[0].clamp(0, 1).numpy() * 255, 0, 2)
-        assert np.abs(coder.shown[0]["past_picture"] - expected).max() < 2
+        assert np.abs(coder.references[0].picture - expected).max() < 2
 
     def test_decoder_shows_what_the_encoder_saw(self, frames, key, nets):
         height, width = 102, 139
         head = Head(width, height, colour=1, alpha=0, level=LEVEL, model=901, model_hash=0, tile_log2=10)
-        alone, unseeing = OnnxModel(nets.entry, 1), OnnxModel(nets.entry, 1)
+        alone, unseeing = open_model(nets.entry, 1), open_model(nets.entry, 1)
         alone.arrays |= {"bypass": 0 * nets.arrays["bypass"]}
         plain = unseeing.synthesis
         unseeing.synthesis = lambda *given, context=None, **others: plain(*given, **others)
@@ -390,7 +404,7 @@ class TestBypass:
                 coder.show(coder.symbols(coded.payloads, LEVEL, is_key), LEVEL, is_key) for coder in decoders
             )
             assert shown.shape == frame.shape
-            assert np.array_equal(decoder.shown[0]["past_picture"], encoder.shown[0]["past_picture"])
+            assert np.array_equal(decoder.references[0].picture, encoder.references[0].picture)
             assert np.array_equal(shown, without) == is_key
             assert np.array_equal(shown, blind) == is_key
 
@@ -400,23 +414,25 @@ class TestExactness:
     def test_symbols_are_equal_and_latents_close(self, group, entry, nets, runtime):
         other, hashes = RUNTIMES[runtime](entry), set()
         for (payload, y_hat, past), level in list(zip(group, (135, 110, 120, 115), strict=True))[1:]:
-            tile = TileSymbols(payload, *y_hat.shape, level, other, past)
-            assert tile.integers() == TileSymbols(payload, *y_hat.shape, level, nets, past).integers()
-            assert np.abs(tile.reconstruct(other) - y_hat).max() < 0.01 * nets.vector("step", level).min()
+            tile = other.codec.decode(payload, y_hat.shape, level, past.context)
+            assert tile.integers() == nets.codec.decode(payload, y_hat.shape, level, past.context).integers()
+            found = other.codec.reconstruct(tile, past.reference).y_hat
+            assert np.abs(found - y_hat).max() < 0.01 * nets.vector("step", level).min()
             hashes.add(hashlib.sha256(tile.integers()).digest())
         assert len(hashes) == 3
 
     def test_symbols_need_no_float_of_the_past(self, group, nets):
         payload, y_hat, past = group[2]
-        integers = {name: past[name] for name in ("past_1", "past_2", "past_field")}
-        tile = TileSymbols(payload, *y_hat.shape, LEVEL, nets, integers)
-        assert tile.integers() == TileSymbols(payload, *y_hat.shape, LEVEL, nets, past).integers()
+        context = past.context
+        assert all(np.array_equal(a, np.rint(a)) for a in (*context.prev_symbols, context.prev_motion))
+        assert len(nets.codec.decode(payload, y_hat.shape, LEVEL, context).integers()) > 0
 
     def test_onnxruntime_decodes_what_torch_coded(self, frames, entry, key, nets):
         group = coded(frames, key, TorchModel(entry), [LEVEL] * 4)
         for payload, y_hat, past in group[1:]:
-            tile = TileSymbols(payload, *y_hat.shape, LEVEL, nets, past)
-            assert np.abs(tile.reconstruct(nets) - y_hat).max() < 0.01 * nets.vector("step", LEVEL).min()
+            tile = nets.codec.decode(payload, y_hat.shape, LEVEL, past.context)
+            found = nets.codec.reconstruct(tile, past.reference).y_hat
+            assert np.abs(found - y_hat).max() < 0.01 * nets.vector("step", LEVEL).min()
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)
     @pytest.mark.parametrize("level", [0, 200])
@@ -426,16 +442,18 @@ class TestExactness:
         seen = rng.choice([0, 1, CONTEXT_MAX], (3, 1, 16, 20, 24))
         for runtime in (nets, TorchModel(entry, dtype)):
             memory = dict(zip(("z", "past_1", "past_2", "magnitude"), map(np.float32, (z, *seen)), strict=True))
-            said.append([runtime.scale(p, memory, level) for p in (0, 1)] + [memory["features"], memory["hidden_a"]])
+            first, outputs = runtime.scale(0, memory, level)
+            second, _ = runtime.scale(1, memory | outputs, level)
+            said.append([first, second, outputs["features"], outputs["hidden_a"]])
         assert all(np.ptp(values) > 10 for values in said[0])
         assert all(np.array_equal(first, second) for first, second in zip(*said, strict=True))
 
     def test_past_symbols_choose_tables(self, nets):
         memory = {name: np.zeros((1, 16, 8, 8), np.float32) for name in ("past_1", "past_2")}
         memory["z"] = np.ones((1, 8, 2, 2), np.float32)
-        still = nets.scale(0, dict(memory), LEVEL)
+        still, _ = nets.scale(0, memory, LEVEL)
         for name in ("past_1", "past_2"):
-            assert (nets.scale(0, memory | {name: memory[name] + CONTEXT_MAX}, LEVEL) != still).any()
+            assert (nets.scale(0, memory | {name: memory[name] + CONTEXT_MAX}, LEVEL)[0] != still).any()
 
     def test_bounds_are_those_of_the_files(self, entry):
         recorded = json.loads((entry.folder / "export.json").read_text())["bounds"]
@@ -557,11 +575,12 @@ class TestTrainer:
 def test_latents_of_a_picture_are_coded_without_a_past(photo, key):
     """What a frame that follows another may be told changes nothing for pictures."""
     analysed = Analysed(Picture(photo[:48, :64]), "fast.test", jobs=1)
-    payload, y_hat, y, bypass, field = encode_tile(analysed.y, LEVEL, key)
-    assert bypass is None and field is None
-    tile = TileSymbols(payload, *y_hat.shape, LEVEL, key)
-    assert tile.motion is None and np.array_equal(tile.y[0], y)
-    np.testing.assert_array_equal(tile.reconstruct(key), y_hat)
+    coded = key.codec.encode(TileInput(analysed.y), LEVEL)
+    y_hat, carry_over = coded.reconstruction
+    assert carry_over is None and coded.motion is None
+    tile = key.codec.decode(coded.payload, y_hat.shape, LEVEL)
+    assert tile.motion is None and np.array_equal(tile.y, coded.y)
+    np.testing.assert_array_equal(key.codec.reconstruct(tile).y_hat, y_hat)
 
 
 def stored_integers(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import pixa
-from pixa.coding import tokens
 from pixa.errors import Corrupt, LimitExceeded, ModelMissing, NotPixa, PixaError, UnsupportedInput, UsageError
 
 torch = pytest.importorskip("torch")
@@ -16,8 +16,9 @@ torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
 
 from pixa.image.picture import Analysed  # noqa: E402
+from pixa.models.registry import find_model  # noqa: E402
 from pixa.pixels import Picture  # noqa: E402
-from pixa.runtime.model import OnnxModel  # noqa: E402
+from pixa.runtime.model import LatentModel  # noqa: E402
 from pixa.torch import PixaDataset, collate  # noqa: E402
 
 
@@ -91,15 +92,15 @@ def test_symbols_are_the_integers_of_the_file_with_its_level(tmp_path, coffee, m
     (tmp_path / "x.pixa").write_bytes(data)
     y, level = PixaDataset(tmp_path, "symbols")[0]
     assert (y.dtype, y.shape, level) == (torch.int16, (model.channels, 3, 69), 71)
-    second = model.coder.TileSymbols(pixa.Decoder(data).tiles[1], model.channels, 3, 5, level, model)
-    assert y[:, :, 64:].abs().sum() and np.array_equal(y[:, :, 64:], second.y[0])
+    second = model.codec.decode(pixa.Decoder(data).tiles[1], (model.channels, 3, 5), level)
+    assert y[:, :, 64:].abs().sum() and np.array_equal(y[:, :, 64:], second.y)
 
 
 def test_latents_and_symbols_need_no_synthesis(folder, monkeypatch):
     def synthesis(*_, **options):
         raise AssertionError("pixels were decoded")
 
-    monkeypatch.setattr(OnnxModel, "synthesis", synthesis)
+    monkeypatch.setattr(LatentModel, "synthesis", synthesis)
     assert PixaDataset(folder, "latents")[0].abs().sum() > 0
     assert PixaDataset(folder, "symbols")[0].y.abs().sum() > 0
     with pytest.raises(AssertionError):
@@ -107,7 +108,8 @@ def test_latents_and_symbols_need_no_synthesis(folder, monkeypatch):
 
 
 def test_symbols_of_a_model_of_tokens_are_refused(folder, monkeypatch):
-    monkeypatch.setattr(OnnxModel, "coder", tokens)
+    entry = replace(find_model("fast"), can=("pictures",))
+    monkeypatch.setattr("pixa.image.decoder.find_wire", lambda *_: entry)
     with pytest.raises(UsageError, match="tokens"):
         PixaDataset(folder, "symbols", on_error="skip")[0]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pixa.bitstream import entropy
-from pixa.coding import inter
+from pixa.coding.tile import TileContext
 from pixa.models.export import vector_fit
 from pixa.models.registry import find_model
 from pixa.motion import vectors
@@ -46,8 +46,8 @@ class TestCost:
     """In bytes, by the model that videos are coded with."""
 
     def size(self, nets, field: np.ndarray, skip: np.ndarray, before: np.ndarray) -> int:
-        past = {"past_1": np.zeros((1, 16, *SIZE)), "past_field": before}
-        return len(entropy.encode(inter.write(field, skip, past, LEVEL, nets), nets.tables))
+        context = TileContext((np.zeros((1, 16, *SIZE)),) * 2, before)
+        return len(entropy.encode(nets.codec.write_motion(field, skip, context, LEVEL), nets.tables))
 
     def test_what_moves_as_one_costs_next_to_nothing(self, nets):
         field, skip = np.full((*SIZE, 2), (5, -31), np.int32), np.zeros(SIZE, bool)

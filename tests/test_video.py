@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import pytest
 from PIL import Image
 
 import pixa
-from pixa.bitstream.container import PREFIX, Chunk, ChunkType, write_chunk
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import PREFIX, Chunk, write_chunk
 from pixa.bitstream.headers import VideoHeader
 from pixa.bitstream.packets import ChunkFile, Index, KeyFrame, Packet
-from pixa.coding import latents
+from pixa.coding.latents import LatentCodec
+from pixa.coding.tile import Reconstruction
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UnsupportedVersion, UsageError
 from pixa.models.registry import find_model, list_models
 from pixa.runtime.model import load_model
@@ -183,48 +186,48 @@ class TestSeek:
                 opened(data).seek(time)
 
 
-class Predicting:
-    """A coder that stands in for a model of frames between keys: codes what is left when the last frame is taken off.
+class Predicting(LatentCodec):
+    """A codec that stands in for one of inter frames: codes what is left when the last frame is taken off.
 
-    Its payloads begin with a checksum of all integers of the past that it was told.
+    Its payloads begin with a checksum of all integers of the frames before that it was given.
     """
 
-    STRIDE, ALIGN = latents.STRIDE, latents.ALIGN
-    told = 0  # frames
+    contexts = 0  # frames
 
     @classmethod
-    def mark(cls, past):
-        cls.told += 1
-        return zlib.crc32(past["past_1"].tobytes() + past["past_2"].tobytes()).to_bytes(4, "little")
+    def mark(cls, context):
+        cls.contexts += 1
+        return checksum(*context.prev_symbols)
 
-    @classmethod
-    def encode_tile(cls, y, level, nets, trade=False, past=None):
-        assert past["picture"].shape == past["past_picture"].shape == (16 * y.shape[1], 16 * y.shape[2], 3)
-        payload, y_hat, *told = latents.encode_tile(y - past["past_hat_1"][0], level, nets, trade)
-        seen = zlib.crc32(past["past_picture"].tobytes()).to_bytes(4, "little")
-        return cls.mark(past) + seen + payload, y_hat + past["past_hat_1"][0], *told
+    def encode(self, tile, level, context=None, reference=None):
+        assert tile.picture.shape == reference.picture.shape == (16 * tile.y.shape[1], 16 * tile.y.shape[2], 3)
+        coded = super().encode(replace(tile, y=tile.y - reference.y_hat), level)
+        y_hat = coded.reconstruction.y_hat + reference.y_hat
+        payload = self.mark(context) + checksum(reference.picture) + coded.payload
+        return coded._replace(payload=payload, reconstruction=Reconstruction(y_hat))
 
-    class TileSymbols(latents.TileSymbols):
-        def __init__(self, payload, channels, height, width, level, nets, past):
-            if payload[:4] != Predicting.mark(past):
-                raise Corrupt("the past is another one")
-            super().__init__(payload[8:], channels, height, width, level, nets)
-            self.past, self.picture = past, payload[4:8]
+    def decode(self, payload, shape, level, context=None, pool=None):
+        if payload[:4] != self.mark(context):
+            raise Corrupt("the frames before are others")
+        symbols = super().decode(payload[8:], shape, level)
+        symbols.picture = payload[4:8]
+        return symbols
 
-        def reconstruct(self, nets):
-            if zlib.crc32(self.past["past_picture"].tobytes()).to_bytes(4, "little") != self.picture:
-                raise Corrupt("the past picture is another one")
-            past, self.past = self.past, None
-            return super().reconstruct(nets) + past["past_hat_1"][0]
+    def reconstruct(self, symbols, reference=None):
+        if checksum(reference.picture) != symbols.picture:
+            raise Corrupt("the reference picture is another one")
+        return Reconstruction(super().reconstruct(symbols).y_hat + reference.y_hat)
+
+
+def checksum(*arrays):
+    return zlib.crc32(b"".join(array.tobytes() for array in arrays)).to_bytes(4, "little")
 
 
 class InterNets:
     """A model whose tiles are coded by `Predicting`; all else is that of the image model."""
 
-    coder = Predicting
-
     def __init__(self, nets):
-        self.nets = nets
+        self.nets, self.codec = nets, Predicting(nets)
 
     def __getattr__(self, name):
         return getattr(self.nets, name)
@@ -234,7 +237,9 @@ class InterNets:
 def inter(monkeypatch):
     """Installs a model `between` that stands in for one that sees the past."""
     fast = find_model("fast")
-    entry = types.SimpleNamespace(name="between", tag="1", wire_id=999, hash="0badcafe", intra="fast.2")
+    entry = types.SimpleNamespace(
+        name="between", tag="1", wire_id=999, hash="0badcafe", key_model="fast.2", can=("inter frames",)
+    )
     load = lambda entry, threads=0: (
         InterNets(load_model(fast, threads)) if entry.name == "between" else load_model(fast, threads)
     )
@@ -270,10 +275,10 @@ class TestGroups:
     def test_seeking_decodes_one_group_at_most(self, grouped):
         linear = list(opened(grouped))
         for number in range(11):
-            video, Predicting.told = opened(grouped), 0
+            video, Predicting.contexts = opened(grouped), 0
             first = next(video.seek(number / 10).frames())
             assert first.number == number and np.array_equal(first.samples, linear[number])
-            assert Predicting.told <= 4
+            assert Predicting.contexts <= 4
 
     def test_symbols_do_not_depend_on_the_pixels(self, grouped):
         assert opened(grouped).symbols_sha256() == opened(grouped, jobs=2).symbols_sha256()
@@ -472,7 +477,7 @@ class TestGolden:
 
 
 def test_every_model_of_latents_has_a_golden_clip():
-    assert EXPECTED.keys() == {f"{entry.name}.{entry.tag}" for entry in list_models() if entry.coding == "latents"}
+    assert EXPECTED.keys() == {f"{entry.name}.{entry.tag}" for entry in list_models() if entry.codes_videos}
 
 
 def test_reading_needs_neither_pyav_nor_pillow():

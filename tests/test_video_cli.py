@@ -239,6 +239,17 @@ def test_numbered_pictures(run, packed, tmp_path):
     assert code == 2 and "%05d" in err[0]
 
 
+def test_numbered_pictures_replace_none(run, packed, tmp_path):
+    folder = tmp_path / "a%db"
+    folder.mkdir()
+    (folder / "00003.png").write_bytes(b"kept")
+    code, _, err = run("decode", packed, "-o", folder / "%05d.png", "-j", "1")
+    assert code == 1 and "00003.png exists" in err[-1]
+    assert [path.name for path in folder.iterdir()] == ["00003.png"]
+    assert run("decode", packed, "-o", folder / "%05d.png", "-j", "1", "-f")[0] == 0
+    assert len(list(folder.iterdir())) == 10
+
+
 def test_standard_streams(run, monkeypatch, packed):
     code, y4m, _ = run("decode", packed, "-o", "-")
     assert code == 0 and y4m.startswith(b"YUV4MPEG2 W64 H48 F10:1")

@@ -1,15 +1,10 @@
 """The browser decoder, built from its sources and run in Chromium on the golden files."""
 
-import functools
 import hashlib
-import http.server
 import io
 import json
 import shutil
 import subprocess
-import threading
-from base64 import b64decode
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,56 +13,22 @@ from PIL import Image, ImageCms
 
 import pixa
 from pixa import Decoder, errors
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
-from tests.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, GOLDEN, read
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
+from tests.support.browser import launch, needs_chromium
+from tests.support.golden_files import ERRORS, EXPECTED, EXPECTED_ERRORS, GOLDEN, read
+from tests.support.web import CANVAS, DROP, decode, difference, rgba, serving, show, tab_of, with_samples
 
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright")
 
 ROOT = Path(__file__).parents[1]
 WEB = ROOT / "app" / "web"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT")
 WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed: apt-get install chromium"),
+    needs_chromium,
     pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js is installed: apt-get install nodejs npm"),
 ]
-
-DECODE = """async ({ bytes, options }) => {
-    const { decode } = await import("./pixa.js");
-    try {
-        const { data, metadata, ...facts } = await decode(new Uint8Array(bytes), options);
-        const samples = btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join(""));
-        const kinds = Object.entries(metadata).map(([kind, value]) => [kind, [...value]]);
-        return { ...facts, samples, metadata: Object.fromEntries(kinds) };
-    } catch (error) {
-        return { error: error.name, message: error.message };
-    }
-}"""
-CANVAS = """(element) => {
-    const canvas = element.shadowRoot.querySelector("canvas");
-    const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    return { width, height, samples: btoa(Array.from(data, (byte) => String.fromCharCode(byte)).join("")) };
-}"""
-DROP = """([name, bytes]) => {
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([new Uint8Array(bytes)], name));
-    document.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder and remembers what was asked for, and how many bytes that was."""
-
-    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
-        ".js": "text/javascript",
-        ".wasm": "application/wasm",
-    }
-    served: list
-
-    def log_request(self, code="-", size="-"):
-        path = Path(self.translate_path(self.path))
-        self.served.append((self.path, path.stat().st_size if path.is_file() else 0))
 
 
 @pytest.fixture(scope="module")
@@ -91,50 +52,10 @@ def folder(package, tmp_path_factory):
     return out
 
 
-@contextmanager
-def serving(folder):
-    """The address of a folder, and a list of (path, bytes) that grows."""
-    handler = type("Served", (Handler,), {"served": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", handler.served
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.fixture(scope="module")
 def address(folder):
     with serving(folder) as (address, _):
         yield address
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with playwright.sync_playwright() as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def browser(driver):
-    chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield chromium
-    chromium.close()
-
-
-@contextmanager
-def tab_of(browser):
-    """A tab with an empty cache, in which nothing goes wrong unnoticed."""
-    context, errors = browser.new_context(viewport={"width": 1000, "height": 900}), []
-    tab = context.new_page()
-    tab.set_default_timeout(60_000)
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    try:
-        yield tab
-    finally:
-        context.close()
-    assert errors == []
 
 
 @pytest.fixture(scope="module")
@@ -151,31 +72,6 @@ def tab(browser, address):
 def fresh(browser):
     with tab_of(browser) as tab:
         yield tab
-
-
-def decode(tab, data, **options):
-    """What the package makes of a file; samples as (H, W, 4)."""
-    return with_samples(tab.evaluate(DECODE, {"bytes": list(data), "options": options}))
-
-
-def with_samples(answer):
-    if "samples" in answer:
-        samples = np.frombuffer(b64decode(answer["samples"]), np.uint8)
-        answer["samples"] = samples.reshape(answer["height"], answer["width"], 4)
-    return answer
-
-
-def rgba(samples):
-    """Samples (H, W, 1 to 4) as a browser has them."""
-    colour = samples[:, :, : 1 if samples.shape[2] < 3 else 3]
-    alpha = samples[:, :, -1:] if samples.shape[2] in (2, 4) else np.full_like(samples[:, :, :1], 255)
-    return np.concatenate([np.broadcast_to(colour, (*colour.shape[:2], 3)), alpha], 2)
-
-
-def difference(one, other):
-    """The largest difference between samples of the same shape."""
-    assert one.shape == other.shape
-    return np.abs(one.astype(int) - other).max()
 
 
 def test_types_hold(package):
@@ -239,18 +135,6 @@ def test_everything_is_fetched_once_and_small_enough(fresh, folder):
     large = [path for path, size in served if size > 100_000]
     assert len(set(large)) == len(large) > 5
     assert sum(size for _, size in served) < 20_000_000
-
-
-def show(tab, elements):
-    """Put elements into the page and wait until each has sent an event: (type, message) of all."""
-    script = """(html) => {
-        document.body.innerHTML = html;
-        return Promise.all([...document.querySelectorAll("pixa-img")].map((element) => new Promise((done) => {
-            for (const type of ["load", "error"])
-                element.addEventListener(type, ({ message }) => done([type, message]), { once: true });
-        })));
-    }"""
-    return tab.evaluate(script, elements)
 
 
 def test_the_element_is_used_as_img_is(tab, folder, photo):
@@ -346,7 +230,7 @@ def test_weights_and_machines_that_cannot_be_trusted_are_refused(fresh, folder, 
 
 
 def test_the_synthesis_runs_on_webgpu_too(driver, address):
-    chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *WEBGPU])
+    chromium = launch(driver, WEBGPU)
     tab = chromium.new_page()
     tab.set_default_timeout(60_000)
     tab.goto(address)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pixa.app.bench.measurements import read_picture
-from pixa.coding import latents
+from pixa.coding.tile import TileInput
 from pixa.errors import UsageError
 from pixa.image.picture import Analysed
 from pixa.models.export.restore import restore
@@ -32,7 +32,7 @@ def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, floa
         UsageError: the model codes tokens, or frames that follow others.
     """
     entry = find_model(model)
-    if entry.intra or entry.coding != "latents":
+    if not {"pictures", "latents"} <= set(entry.can):
         raise UsageError(f"{entry.name} does not code pictures as latents")
     network = restore(entry.folder).eval()
     coded, expected = dict.fromkeys(LEVELS, 0.0), dict.fromkeys(LEVELS, 0.0)
@@ -42,7 +42,7 @@ def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, floa
         analysed = Analysed(Picture(samples), model)
         x = torch.tensor(samples).permute(2, 0, 1)[None] / 255
         for level in LEVELS:
-            coded[level] += 8 * len(latents.encode_tile(analysed.y, level, analysed.nets)[0])
+            coded[level] += 8 * len(analysed.nets.codec.encode(TileInput(analysed.y), level).payload)
             likelihoods = network(x, torch.tensor([level]))["likelihoods"].values()
             expected[level] -= sum(p.log2().sum().item() for p in likelihoods)
     return {level: coded[level] / expected[level] - 1 for level in LEVELS}

@@ -183,7 +183,7 @@ def weights_sha256(entry: ModelEntry) -> str:
 
 def pixa_codecs() -> dict[str, PixaCodec]:
     """The installed models of pictures, and behind them their other tunes as pixa:MODEL-TUNE."""
-    pictures = [entry for entry in list_models() if not entry.intra]
+    pictures = [entry for entry in list_models() if "pictures" in entry.can]
     codecs = {f"pixa:{entry.name}": PixaCodec(entry.name) for entry in pictures}
     others = [entry for entry in pictures if entry.tune != find_model(entry.name).tune]
     return codecs | {f"pixa:{entry.name}-{entry.tune}": PixaCodec(entry.name, entry.tune) for entry in others}

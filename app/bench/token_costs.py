@@ -14,9 +14,10 @@ import numpy as np
 
 from pixa.app.bench.measurements import read_picture
 from pixa.bitstream.tables import TOTAL
+from pixa.coding.tokens import is_nested, spread
 from pixa.errors import PixaError, UsageError
 from pixa.image.decoder import Decoder
-from pixa.image.picture import encode_picture, tile_slices
+from pixa.image.picture import encode_picture
 from pixa.pixels import Picture
 
 GRIDS = ("1/32", "1/16", "1/8")
@@ -26,10 +27,9 @@ def tokens_of(decoder: Decoder) -> tuple[list[list[np.ndarray]], np.ndarray]:
     """The tokens of every tile, by grid, and last its map, all flat; and what the entropy model gives the tokens, bits
     by grid."""
     nets, level, found, bits = decoder.nets, decoder.head.level, [], np.zeros(len(GRIDS))
-    coder, nested, side = nets.coder, bool(nets.arrays["nested"][level]), nets.arrays["known_group"].shape[1]
+    nested, side = is_nested(nets, level), nets.arrays["known_group"].shape[1]
 
-    for tile, place in zip(decoder.tiles, tile_slices(decoder.head, coder), strict=True):
-        symbols = coder.TileSymbols(tile, nets.channels, *(s.stop - s.start for s in place), level, nets)
+    for _, symbols in decoder.symbols():
 
         def take(
             grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool, index=symbols.index
@@ -40,7 +40,7 @@ def tokens_of(decoder: Decoder) -> tuple[list[list[np.ndarray]], np.ndarray]:
             return digits
 
         nets.prior.walk(symbols.stop, nested, take)
-        grids = [index[coder.spread(symbols.stop >= grid, 1 << grid)] for grid, index in enumerate(symbols.index)]
+        grids = [index[spread(symbols.stop >= grid, 1 << grid)] for grid, index in enumerate(symbols.index)]
         found.append([*grids, symbols.stop.ravel()])
     return found, bits
 

@@ -159,13 +159,13 @@ class PixaVideoCodec:
 
     @property
     def description(self) -> str:
-        keys = f"a key frame in {KEYINT}" if find_model(self.model).intra else "key frames only"
+        keys = f"a key frame in {KEYINT}" if find_model(self.model).key_model else "key frames only"
         return f"pixa, model {self.model}, effort {self.effort}, {keys}"
 
     @property
     def version(self) -> str:
         entry = find_model(self.model)
-        weights = [weights_sha256(find_model(name))[:16] for name in (self.model, entry.intra) if name]
+        weights = [weights_sha256(find_model(name))[:16] for name in (self.model, entry.key_model) if name]
         return f"pixa {pixa.__version__}, code {code_sha256()[:16]}, {self.model} {weights}, keyint {KEYINT}"
 
     def encode(self, clip: Clip, quality: float) -> bytes:
@@ -193,7 +193,7 @@ def x265(**options: str) -> dict[str, str]:
 
 
 CODECS: dict[str, VideoCodec] = {
-    **{f"pixa:{entry.name}": PixaVideoCodec(entry.name) for entry in list_models() if entry.coding == "latents"},
+    **{f"pixa:{entry.name}": PixaVideoCodec(entry.name) for entry in list_models() if entry.codes_videos},
     "x264-zl": FfmpegCodec("libx264", "x264 medium, zero-latency", 51, {"preset": "medium", "tune": "zerolatency"}),
     "x264": FfmpegCodec("libx264", "x264 medium, B-frames", 51, {"preset": "medium"}),
     "x265-zl": FfmpegCodec("libx265", "x265 medium, zero-latency", 51, x265() | {"tune": "zerolatency"}),

@@ -43,9 +43,8 @@ def export_decoder(folder: Path, model: str = "fast") -> ModelEntry:
         PixaError: the folder holds something, or cannot be written.
     """
     entry = find_model(model)
-    if entry.intra or entry.coding != "latents":
-        what = "frames that follow others" if entry.intra else "tokens"
-        raise UsageError(f"{entry.name} codes {what}: the decoder in a folder is for pictures of latents (fast, mlic)")
+    if "bundle" not in entry.can:
+        raise UsageError(f"{entry.name} codes {entry.coding}: the decoder in a folder is for pictures of latents")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise PixaError(f"{folder} exists and is no empty folder")

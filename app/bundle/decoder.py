@@ -35,8 +35,10 @@ from string import ascii_lowercase
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import onnxruntime
 from constriction import stream
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is imported
+import onnxruntime
 
 HERE = Path(__file__).parent
 MAX_PIXELS = 1 << 28  # a decoder's choice [2.4]
@@ -59,6 +61,7 @@ class Refused(Exception):
 HEAD, ALPHA, TILE = 0x01, 0x03, 0x04
 CRITICAL = {HEAD, 0x02, ALPHA, TILE, 0x10, 0x11}  # the numbers are those of videos
 METADATA = {0x81: "icc", 0x82: "exif", 0x83: "xmp"}
+AT_MOST_ONCE = {*METADATA, 0x86}
 
 
 def read_varint(data: bytes, place: int) -> tuple[int, int]:
@@ -306,7 +309,7 @@ def decode(data: bytes) -> Picture:
     chunks, places = list(chunks), tile_places(head)
     kinds = [kind for kind, _ in chunks]
     critical = [kind for kind in kinds if kind < 0x80]
-    if critical != [ALPHA] * (head.flags >> 1) + [TILE] * len(places) or any(kinds.count(k) > 1 for k in METADATA):
+    if critical != [ALPHA] * (head.flags >> 1) + [TILE] * len(places) or any(kinds.count(k) > 1 for k in AT_MOST_ONCE):
         raise Refused("Corrupt", "a part of the file is missing, out of place or one too many")  # [2.3]
     metadata = {METADATA[kind]: read_metadata(payload) for kind, payload in chunks if kind in METADATA}
     alpha = [read_alpha(payload, head) for kind, payload in chunks if kind == ALPHA]

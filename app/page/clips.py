@@ -112,9 +112,9 @@ RIVALS = {
 
 def list_video_models() -> dict[str, str]:
     """Names to show of the models that take clips, by their own names; those that see past frames come first."""
-    models = {entry.name: entry for entry in list_models() if entry.coding == "latents"}
-    ranked = sorted(models.values(), key=lambda entry: not entry.intra)
-    return {entry.name: entry.name if entry.intra else f"{entry.name}, every frame by itself" for entry in ranked}
+    models = {entry.name: entry for entry in list_models() if entry.codes_videos}
+    ranked = sorted(models.values(), key=lambda entry: not entry.key_model)
+    return {entry.name: entry.name if entry.key_model else f"{entry.name}, every frame by itself" for entry in ranked}
 
 
 def read_clip(path: str | Path) -> Clip:

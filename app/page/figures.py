@@ -10,9 +10,9 @@ import numpy as np
 
 from pixa.app.page.comparison import ORIGINAL, Result, list_codecs
 from pixa.app.page.heatmap import tile_places
-from pixa.bitstream.container import ChunkType
+from pixa.bitstream.chunks import ChunkType, chunk_name
 from pixa.coding.latents import STRIDE
-from pixa.image.decoder import Decoder, chunk_name
+from pixa.image.decoder import Decoder
 
 
 class Line(NamedTuple):

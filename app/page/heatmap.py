@@ -7,8 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from pixa.coding import latents
-from pixa.coding.latents import HYPER, STRIDE, Nets, TileSymbols, magnitude, passes, table_indexes
+from pixa.coding.latents import STRIDE
 from pixa.image.decoder import Decoder
 from pixa.image.picture import tile_slices
 
@@ -31,9 +30,14 @@ def error_map(original: np.ndarray, decoded: np.ndarray) -> np.ndarray:
 
 def tile_places(decoder: Decoder) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of every tile, in blocks of 16x16 pixels."""
-    scale = STRIDE // decoder.nets.coder.STRIDE
-    for tile in tile_slices(decoder.head, decoder.nets.coder):
-        yield tuple(slice(s.start // scale, -(-s.stop // scale)) for s in tile)
+    codec = decoder.nets.codec
+    for tile in tile_slices(decoder.head, codec):
+        yield in_blocks(tile, codec.stride)
+
+
+def in_blocks(place: tuple[slice, slice], stride: int) -> tuple[slice, slice]:
+    """Positions of so many pixels in blocks of 16x16 pixels."""
+    return tuple(slice(s.start * stride // STRIDE, -(-s.stop * stride // STRIDE)) for s in place)
 
 
 def block_bits(decoder: Decoder) -> np.ndarray:
@@ -45,32 +49,12 @@ def block_bits(decoder: Decoder) -> np.ndarray:
     Raises:
         ModelMissing, Corrupt: as `Decoder.picture`.
     """
-    head, nets = decoder.head, decoder.nets
+    head, codec = decoder.head, decoder.nets.codec
     bits = np.zeros((-(-head.height // STRIDE), -(-head.width // STRIDE)))
-    for tile, place in zip(decoder.tiles, tile_places(decoder), strict=True):
-        if nets.coder is latents:
-            shape = (s.stop - s.start for s in place)
-            bits[place] = tile_bits(TileSymbols(tile, nets.channels, *shape, head.level, nets), nets)
-        else:
-            bits[place] = 8 * len(tile) / bits[place].size
-    return bits
-
-
-def tile_bits(symbols: TileSymbols, nets: Nets) -> np.ndarray:
-    """`block_bits` of one tile: the decoder's walk over its passes with the symbols known."""
-    height, width = symbols.y.shape[2:]
-    z, level = symbols.z.astype(np.float32), symbols.level
-    z_index = np.broadcast_to(nets.vector("z_index", level), z.shape).astype(np.uint8)
-    hyper = nets.tables.cost(z, z_index).sum((0, 1), dtype=np.float64)
-    row, column = np.arange(height) // HYPER, np.arange(width) // HYPER
-    shares = np.outer(np.bincount(row), np.bincount(column))
-    bits = (hyper / shares)[np.ix_(row, column)]
-    memory = {"z": z}
-    for p, (channels, mask) in enumerate(passes(nets, height, width)):
-        index = table_indexes(p, memory, level, nets, mask, symbols.skip)
-        own = symbols.y[:, channels] * mask
-        bits += nets.tables.cost(own, index).sum((0, 1), dtype=np.float64)
-        memory["magnitude"] = magnitude(own)
+    for place, symbols in decoder.symbols():
+        target = bits[in_blocks(place, codec.stride)]
+        found = codec.bits(symbols)
+        target[:] = found[: target.shape[0], : target.shape[1]] * (found.size / target.size)
     return bits
 
 

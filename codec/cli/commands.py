@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +39,8 @@ def encode(args: Namespace, console: Console) -> int:
         if is_current(job, args, console):
             return
         check_target(job, args.force)
+        if args.output and not args.force:
+            refuse_suffix(args.output, SUFFIXES | VIDEO_SUFFIXES)
         with opened_input(job.source) as (file, video):
             if video:
                 if args.thumbnail or args.lossless:
@@ -81,6 +83,17 @@ def encode(args: Namespace, console: Console) -> int:
         console.note(record, text + (f", {facts['model']}, {record['seconds']} s" if args.verbose else ""))
 
     return write_each(args, console, plan_jobs(args, SUFFIX, SUFFIXES | VIDEO_SUFFIXES), work)
+
+
+def refuse_suffix(output: str, foreign: Collection[str]) -> None:
+    """Refuses to write a .pixa file under the name of another format.
+
+    Raises:
+        UsageError: the suffix of `output` is among the `foreign` ones.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix in foreign:
+        raise UsageError(f"{output} would hold a {SUFFIX} file in spite of its name: use -f if it is to be so")
 
 
 def decode(args: Namespace, console: Console) -> int:

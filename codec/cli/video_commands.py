@@ -123,7 +123,9 @@ def decode_video(file: BinaryIO, job: Job, args: Namespace, console: Console) ->
     if video.cut:
         console.warning(job.source, f"the file is cut or its index damaged: {counted(len(video))} found")
     suffix = result_format(job, args)
-    check_target(job if suffix else Job(job.source, numbered(job.target, 1)), args.force)
+    check_target(job, args.force)
+    if not suffix and not args.force:
+        refuse_numbered(job.target)
     if args.start:
         video.seek(args.start)
     total = min(args.limit or len(video), len(video))
@@ -170,8 +172,25 @@ def result_format(job: Job, args: Namespace) -> str | None:
 
 
 def numbered(target: str, number: int) -> str:
-    """The name of a picture."""
-    return PATTERN.sub(lambda match: match[0] % number, target, count=1)
+    """The path of a picture."""
+    path = Path(target)
+    return str(path.with_name(PATTERN.sub(lambda match: match[0] % number, path.name, count=1)))
+
+
+def refuse_numbered(target: str) -> None:
+    """Refuses, before any work is done, numbered pictures of which one exists.
+
+    Raises:
+        PixaError: it names the first.
+    """
+    path = Path(target)
+    if not PATTERN.search(path.name):
+        return
+    before, behind = PATTERN.split(path.name, maxsplit=1)
+    name = re.compile(re.escape(before) + r"\d+" + re.escape(behind))
+    found = sorted(file.name for file in path.parent.glob("*") if name.fullmatch(file.name))
+    if found:
+        raise PixaError(f"{path.parent / found[0]} exists: use -f to replace it")
 
 
 def write_pictures(frames: Iterator, target: str, args: Namespace) -> None:

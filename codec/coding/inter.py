@@ -1,157 +1,162 @@
-"""What a tile of a video frame is told of the past: its motion, what that lets expect, and where that is all.
+"""A tile of an inter frame to bytes and back: where it is skipped, its motion, then residual latents.
 
-The past of a tile is that of its place in the frames before, h by w latents:
+Only symbols and motion of the frames before choose tables (`TileContext`), so symbols decode without a float of the
+reference frame. Where a tile is skipped, no latents are coded, and it shows the moved reference picture.
 
-    past_1, past_2    symbols (1, M, h, w) of the last frame and the one before, zeros where there is none
-    past_hat_1        latents y_hat (1, M, h, w) of the last frame
-    past_picture      the last frame as it was shown, (16h, 16w, 3) uint8
-    past_field        motion (h, w, 2) of the last frame, zeros behind a key frame
-    picture           the frame itself, (16h, 16w, 3) uint8; an encoder's alone
-
-Only symbols and motion choose tables. Where a tile is skipped, no latents are coded, and it shows the moved past.
-
-Latents do not say all of a picture. What they leave out of the last frame, once moved, the next one takes over, so that
-a picture is not worn down by one analysis and synthesis after the other.
+Latents do not say all of a picture. What they leave out of the reference frame, once moved, the next one takes over, so
+that a picture is not worn down by one analysis and synthesis after the other (`CarryOver`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from concurrent.futures import Executor
+from typing import Protocol
 
 import numpy as np
 
-from pixa.bitstream.entropy import Decoder
-from pixa.bitstream.tables import Tables
+from pixa.bitstream import entropy
+from pixa.coding.latents import (
+    HYPER,
+    Z_MAX,
+    LatentCodec,
+    LatentModel,
+    LatentSymbols,
+    Memory,
+    magnitude,
+    round_half_up,
+)
+from pixa.coding.tile import CarryOver, CodedTile, Reconstruction, RefFrame, TileContext, TileInput
 from pixa.motion import fields as motion
 from pixa.motion import vectors
 from pixa.motion.overlap import compensate
 from pixa.motion.search import WORTH, search
 
 ACTIVITY_MAX = 15  # of a past symbol
+Z_ZONE = 0.1  # how much less than half a hyper-latent is rounded away from zero
+GRAPH_INPUTS = "past_1", "past_2"  # what graphs call the magnitudes of the last frame's symbols and of those before
 
-Past = dict[str, np.ndarray]
+Groups = list[tuple[np.ndarray, np.ndarray]]  # (symbols, table indexes)
 
 
-class Predictor(Protocol):
-    """What can predict latents."""
+class InterModel(LatentModel, Protocol):
+    """A loaded model of inter frames."""
 
-    tables: Tables
     vectors: vectors.VectorNet  # that expects motion
 
     def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
         """Latents (1, M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect."""
 
-    def share(self, level: int) -> float:
+    def carry_weight(self, level: int) -> float:
         """How much a frame takes over of what latents leave out of the moved picture."""
 
 
-class Bypass(NamedTuple):
-    """What a tile may take over from the past.
+class InterCodec(LatentCodec):
+    """A `TileCodec` of inter frames: residual latents, behind motion and where a tile is skipped."""
 
-    Attributes:
-        moved: the last frame along the motion of this one, (16h, 16w, 3) uint8.
-        predicted: its latents (M, h, w).
-        skip: (h, w) bool, where all is taken over.
-        share: of `moved` less what `predicted` shows, that is taken over elsewhere.
-    """
+    rdoq_worth = 3 * motion.STEP_WORTH
 
-    moved: np.ndarray
-    predicted: np.ndarray
-    skip: np.ndarray
-    share: float
+    model: InterModel
 
-    def taken(self, predicted: np.ndarray) -> np.ndarray:
-        """What is taken over, (H, W, 3) float32, sides up to those of `moved`, from what `predicted` shows."""
-        height, width = predicted.shape[:2]
-        share = np.where(in_pixels(self.skip), np.float32(1), np.float32(self.share))[:height, :width, None]
-        return share * (self.moved[:height, :width].astype(np.float32) - predicted)
+    def encode(
+        self, tile: TileInput, level: int, context: TileContext | None = None, reference: RefFrame | None = None
+    ) -> CodedTile:
+        model, step = self.model, self.model.vector("step", level)
+        y = tile.y[None] * model.vector("gain", level) * step
+        field, skip, carry_over = self.find(y, tile.picture, step, level, context, reference)
+        predicted = carry_over.predicted[None]
+        y = (y - predicted) * ~skip
+        z, z_index = self.hyper(y, level), self.z_index(level, y.shape, skip)
+        z = np.sign(z) * round_half_up(np.abs(z) - Z_ZONE, Z_MAX) * (z_index > 0)
+        memory = {"z": z, "predicted": predicted, "past_hat_1": reference.y_hat[None]} | magnitudes(context)
+        groups = [*self.write_motion(field, skip, context, level), (z.ravel(), z_index.ravel())]
+        coded, residual, symbols = self.encode_passes(y, 1 / step, level, memory, tile.rdoq, coded=~skip)
+        payload = entropy.encode(groups + coded, model.tables)
+        y_hat = np.where(skip, predicted, residual + predicted)[0]
+        return CodedTile(payload, symbols[0], field, Reconstruction(y_hat, carry_over))
 
-    def context(self, taken: np.ndarray) -> np.ndarray:
-        """What a synthesis sees of the past, (6, H, W) float32: what is taken over, and the moved picture."""
-        height, width = taken.shape[:2]
-        seen = (~in_pixels(self.skip)[:height, :width]).astype(np.float32) / np.float32(255)
-        past = self.moved[:height, :width] - np.float32(127.5)
-        return np.stack([plane * seen for planes in (taken, past) for plane in np.moveaxis(planes, 2, 0)])
+    def decode(
+        self,
+        payload: bytes,
+        shape: tuple[int, int, int],
+        level: int,
+        context: TileContext | None = None,
+        pool: Executor | None = None,
+    ) -> LatentSymbols:
+        decoder = entropy.Decoder(payload, self.model.tables)
+        field, skip = self.read_motion(decoder, context, level)
+        return self.decode_passes(decoder, shape, level, magnitudes(context), skip, field)
 
+    def reconstruct(self, symbols: LatentSymbols, reference: RefFrame | None = None) -> Reconstruction:
+        carry_over = self.carry_over(symbols.motion, symbols.skip, reference, symbols.level)
+        predicted = carry_over.predicted[None]
+        memory = symbols.memory | {"predicted": predicted, "past_hat_1": reference.y_hat[None]}
+        residual = self.reconstruct_passes(symbols, memory)
+        return Reconstruction(np.where(symbols.skip, predicted, residual + predicted)[0], carry_over)
 
-def in_pixels(places: np.ndarray) -> np.ndarray:
-    """(h, w) -> (16h, 16w)."""
-    return places.repeat(motion.BLOCK, 0).repeat(motion.BLOCK, 1)
+    def find(
+        self,
+        y: np.ndarray,
+        picture: np.ndarray,
+        step: np.ndarray,
+        level: int,
+        context: TileContext,
+        reference: RefFrame,
+    ) -> tuple[np.ndarray, np.ndarray, CarryOver]:
+        """Motion (h, w, 2) of a tile with latents y (1, M, h, w) and quantiser steps `step`, where it is skipped,
+        (h, w) bool, and what it takes over."""
+        before, worth = context.prev_motion, WORTH * (255 * float(step.mean())) ** 2
+        prices = vectors.Prices(self.model.vectors, self.model.tables, before, activity(context), level)
+        field = search(picture[None], reference.picture[None], worth, prices, before[None])[0].astype(np.int32)
+        carry_over = self.carry_over(field, None, reference, level)
+        pictures = picture[None] / 255, carry_over.moved[None] / 255
+        skip = motion.skip(y, carry_over.predicted[None], step, *pictures)[0]
+        return field, skip, carry_over._replace(skip=skip)
 
+    def carry_over(self, field: np.ndarray, skip: np.ndarray | None, reference: RefFrame, level: int) -> CarryOver:
+        """What motion (h, w, 2) makes of the reference frame."""
+        planes = np.moveaxis(reference.picture, 2, 0)[None].astype(np.float32)
+        moved = np.moveaxis(np.rint(compensate(planes, field[None])[0]).clip(0, 255), 0, 2)
+        moved = np.ascontiguousarray(moved.astype(np.uint8))
+        return CarryOver(moved, self.model.predict(moved, level)[0], skip, self.model.carry_weight(level))
 
-def find(y: np.ndarray, past: Past, step: np.ndarray, level: int, nets: Predictor) -> tuple:
-    """What the past tells of latents y (1, M, h, w) with quantiser steps `step`.
+    def write_motion(self, field: np.ndarray, skip: np.ndarray, context: TileContext, level: int) -> Groups:
+        """The groups of where a tile is skipped (h, w) and of its motion (h, w, 2)."""
+        flags, active, groups = skip[..., None].astype(np.int32), activity(context), []
+        for place, prediction, contexts in motion.groups(flags):
+            tables = self.flag_tables(prediction, contexts, active[place])
+            groups.append(((flags[place] ^ prediction).ravel(), tables))
+        past = vectors.Past(context.prev_motion, skip, active, level)
+        return groups + vectors.coded(field, past, self.model.vectors)
 
-    Returns:
-        (what `expected` returns, the motion (h, w, 2) of the tile, int32, where it is skipped, (h, w) bool).
-    """
-    picture, before = past["picture"][None], past["past_picture"][None]
-    told, worth = past["past_field"], WORTH * (255 * float(step.mean())) ** 2
-    prices = vectors.Prices(nets.vectors, nets.tables, told, past_activity(past), level)
-    field = search(picture, before, worth, prices, told[None])[0].astype(np.int32)
-    known = expected(past, field, level, nets)
-    return known, field, motion.skip(y, known["predicted"], step, picture / 255, known["moved"][None] / 255)[0]
+    def read_motion(self, decoder: entropy.Decoder, context: TileContext, level: int) -> tuple[np.ndarray, np.ndarray]:
+        """Motion (h, w, 2), int32, and where the tile is skipped, (h, w) bool.
 
+        Raises:
+            Corrupt: the payload contradicts itself.
+        """
+        active = activity(context)
+        flags = np.zeros((*active.shape, 1), np.int32)
+        for place, prediction, contexts in motion.groups(flags):
+            symbols = decoder.decode(self.flag_tables(prediction, contexts, active[place]))[:, None]
+            flags[place] = prediction ^ (symbols & 1)
+        skip = flags[..., 0] > 0
+        past = vectors.Past(context.prev_motion, skip, active, level)
+        return vectors.decoded(decoder.decode, past, self.model.vectors), skip
 
-def write(
-    field: np.ndarray, skip: np.ndarray, past: Past, level: int, nets: Predictor
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The groups (symbols, table indexes) of where a tile is skipped (h, w) and of its motion (h, w, 2)."""
-    flags, activity, groups = skip[..., None].astype(np.int32), past_activity(past), []
-    for place, prediction, contexts in motion.groups(flags):
-        tables = flag_tables(prediction, contexts, activity[place], nets)
-        groups.append(((flags[place] ^ prediction).ravel(), tables))
-    return groups + vectors.coded(field, vectors.Past(past["past_field"], skip, activity, level), nets.vectors)
-
-
-def read(decoder: Decoder, past: Past, level: int, nets: Predictor) -> tuple[np.ndarray, np.ndarray]:
-    """The motion field (h, w, 2), int32, and where the tile is skipped, (h, w) bool.
-
-    Raises:
-        Corrupt: the payload contradicts itself.
-    """
-    activity = past_activity(past)
-    flags = np.zeros((*activity.shape, 1), np.int32)
-    for place, prediction, contexts in motion.groups(flags):
-        symbols = decoder.decode(flag_tables(prediction, contexts, activity[place], nets))[:, None]
-        flags[place] = prediction ^ (symbols & 1)
-    skip = flags[..., 0] > 0
-    known = vectors.Past(past["past_field"], skip, activity, level)
-    return vectors.decoded(decoder.decode, known, nets.vectors), skip
-
-
-def past_activity(past: Past) -> np.ndarray:
-    """Sums (h, w) of the sizes of the past symbols at every place."""
-    return np.minimum(np.abs(past["past_1"][0]), ACTIVITY_MAX).sum(0).astype(int)
-
-
-def flag_tables(prediction: np.ndarray, contexts: np.ndarray, activity: np.ndarray, nets: Predictor) -> np.ndarray:
-    """The last tables of a model."""
-    end = len(nets.tables.limits)
-    chosen = motion.flag_contexts(prediction.ravel(), contexts.ravel(), activity)
-    return (end - motion.FLAG_CONTEXTS + chosen).astype(np.uint8)
-
-
-def expected(past: Past, field: np.ndarray, level: int, nets: Predictor) -> Past:
-    """What motion makes of the past frame: "moved", (16h, 16w, 3) uint8, and the latents (1, M, h, w) "predicted" from
-    that, and the past ones "past_hat_1".
-    """
-    planes = np.moveaxis(past["past_picture"], 2, 0)[None].astype(np.float32)
-    moved = np.moveaxis(np.rint(compensate(planes, field[None])[0]).clip(0, 255), 0, 2)
-    moved = np.ascontiguousarray(moved.astype(np.uint8))
-    return {"past_hat_1": past["past_hat_1"], "moved": moved, "predicted": nets.predict(moved, level)}
-
-
-def bypass(known: Past, skip: np.ndarray | None, level: int, nets: Predictor) -> Bypass | None:
-    """What a tile takes over, where it is skipped all of it; nothing if it is a picture's."""
-    return None if skip is None else Bypass(known["moved"], known["predicted"][0], skip, nets.share(level))
+    def flag_tables(self, prediction: np.ndarray, contexts: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """The tables of flags, which are the last of a model."""
+        first = len(self.model.tables.limits) - motion.FLAG_CONTEXTS
+        return (first + motion.flag_contexts(prediction.ravel(), contexts.ravel(), active)).astype(np.uint8)
 
 
-def kept(rebuilt: np.ndarray, known: Past, skip: np.ndarray | None, channels: slice) -> np.ndarray:
-    """Residual latents of a run of channels: rebuilt ones, and zeros where a tile is skipped."""
-    return rebuilt if skip is None else np.where(skip, np.float32(0), rebuilt)
+def activity(context: TileContext) -> np.ndarray:
+    """Sums (h, w) of the sizes of the last frame's symbols at every place."""
+    return np.minimum(np.abs(context.prev_symbols[0][0]), ACTIVITY_MAX).sum(0).astype(int)
 
 
-def followed(residual: np.ndarray, known: Past, skip: np.ndarray | None) -> np.ndarray:
-    """Latents (1, M, h, w) of a tile from its residual ones; a picture's are these."""
-    return residual if skip is None else np.where(skip, known["predicted"], residual + known["predicted"])
+def magnitudes(context: TileContext) -> Memory:
+    """What graphs that choose tables see of the frames before, with zeros up to whole hyper-latents."""
+    height, width = context.prev_motion.shape[:2]
+    padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
+    seen = (np.pad(magnitude(symbols).astype(np.float32), padding) for symbols in context.prev_symbols)
+    return dict(zip(GRAPH_INPUTS, seen, strict=True))

@@ -1,36 +1,34 @@
 """A tile's latents to bytes and back: quantisation, the passes, the entropy coder.
 
-Encoder and decoder walk the same way. What chooses tables comes from `Nets.scale`, whose inputs and outputs are
+Encoder and decoder walk the same way. What chooses tables comes from `LatentModel.scale`, whose inputs and outputs are
 integers; means are float and move pixels only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from pixa.bitstream import entropy
 from pixa.bitstream.tables import Tables
-from pixa.coding import inter
-from pixa.motion import fields as motion
+from pixa.coding.tile import CodedTile, Reconstruction, RefFrame, TileContext, TileInput
+from pixa.motion.fields import STEP_WORTH
 
 STRIDE = 16  # pixels a latent position
-ALIGN = 1  # latent positions that the sides of a picture are a multiple of
+TILE_LOG2 = 10
 HYPER = 4  # latent positions a hyper-latent position
 Z_MAX, CONTEXT_MAX, SYMBOL_MAX = 127, 15, 32767
-Z_ZONE = 0.1  # how much less than half a hyper-latent of a frame that follows another is rounded away from zero
-TRADE_WORTH, INTER_TRADE_WORTH = 5 * motion.STEP_WORTH, 3 * motion.STEP_WORTH
+RDOQ_WORTH = 5 * STEP_WORTH
 
-Memory = dict[str, np.ndarray]
+Memory = dict[str, np.ndarray]  # what passes know, by the names that graphs give to their inputs and outputs
 
 
-class Nets(inter.Predictor, Protocol):
+class LatentModel(Protocol):
     """The networks and level vectors of a loaded model; arrays are (1, C, h, w) float32 unless said otherwise.
-
-    A `Memory` holds what the passes over a tile know, by the names that the graphs give to their inputs and outputs.
 
     Attributes:
         passes: (P, M, 4), whether pass p codes channel c at the positions of every 2x2 square, row by row.
@@ -38,21 +36,20 @@ class Nets(inter.Predictor, Protocol):
 
     tables: Tables
     passes: np.ndarray
+    channels: int
 
     def vector(self, name: str, level: int) -> np.ndarray:
         """A level's vector, (1, C, 1, 1)."""
 
-    def hyper(self, y: np.ndarray) -> np.ndarray: ...
+    def hyper(self, y: np.ndarray) -> np.ndarray:
+        """h_a: latents, sides multiples of 4, to hyper-latents z."""
 
-    def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
-        """Table indexes of the channels of pass p, uint8. The first pass knows "z", the others "magnitude"."""
+    def scale(self, p: int, memory: Memory, level: int) -> tuple[np.ndarray, Memory]:
+        """Table indexes of the channels of pass p, uint8, and what else its graph gives. The first pass needs "z" and
+        what `TileContext` has, the others "magnitude"."""
 
-    def mean(self, p: int, memory: Memory, beside: bool = False) -> np.ndarray:
-        """Means of the channels of pass p. All passes but the first know "y_hat".
-
-        Args:
-            beside: other work is being done meanwhile.
-        """
+    def mean(self, p: int, memory: Memory, single_thread: bool = False) -> tuple[np.ndarray, Memory]:
+        """Means of the channels of pass p, and what else its graph gives. All passes but the first need "y_hat"."""
 
 
 class Pass(NamedTuple):
@@ -62,29 +59,247 @@ class Pass(NamedTuple):
     mask: np.ndarray
 
 
-def passes(nets: Nets, height: int, width: int) -> Iterator[Pass]:
+def passes(model: LatentModel, height: int, width: int) -> Iterator[Pass]:
     """The passes over a tile of (height, width) latents."""
     squares = -(-height // 2), -(-width // 2)
-    for pattern in nets.passes:
+    for pattern in model.passes:
         own = np.flatnonzero(pattern.any(1))
         channels = slice(own[0], own[-1] + 1)
         mask = np.tile(pattern[channels].reshape(1, -1, 2, 2), (1, 1, *squares))
         yield Pass(channels, mask[:, :, :height, :width])
 
 
+@dataclass
+class LatentSymbols:
+    """The integers of a tile of latents.
+
+    Attributes:
+        z: hyper-latents (1, N, ceil(h/4), ceil(w/4)).
+        passes: those that are decoded, with the symbols of each (1, C', h, w), float32.
+        memory: what the passes know of integers at the end.
+        skip: (h, w) bool, of an inter frame, where nothing is coded.
+        motion: (h, w, 2) int32, of an inter frame.
+        means: of the passes, where they are computed on other threads.
+    """
+
+    level: int
+    shape: tuple[int, int, int, int]
+    z: np.ndarray
+    memory: Memory
+    skip: np.ndarray | None = None
+    motion: np.ndarray | None = None
+    passes: list[tuple[Pass, np.ndarray]] = field(default_factory=list)
+    means: list[Future[tuple[np.ndarray, Memory]]] = field(default_factory=list)
+
+    @property
+    def y(self) -> np.ndarray:
+        """Symbols (channels, h, w), float32."""
+        y = np.zeros(self.shape, np.float32)
+        for (channels, _), symbols in self.passes:
+            y[:, channels] += symbols
+        return y[0]
+
+    def integers(self) -> bytes:
+        """Where an inter frame is skipped and its motion, then hyper-latents and latents, as little-endian int16."""
+        parts = (*(() if self.skip is None else (self.skip, self.motion)), self.z, self.y)
+        return b"".join(part.astype("<i2").tobytes() for part in parts)
+
+
+class LatentCodec:
+    """A `TileCodec` of pictures: latents of one analysis."""
+
+    stride, align = STRIDE, 1
+    rdoq_worth = RDOQ_WORTH
+
+    def __init__(self, model: LatentModel):
+        self.model, self.channels, self.y_hat_channels = model, model.channels, model.channels
+
+    def tile_log2(self, level: int) -> int:
+        return TILE_LOG2
+
+    def encode(
+        self, tile: TileInput, level: int, context: TileContext | None = None, reference: RefFrame | None = None
+    ) -> CodedTile:
+        y, z, model = tile.y[None], tile.z, self.model
+        if z is None:
+            z = self.hyper(y, level)
+        z_index = self.z_index(level, y.shape)
+        z = round_half_up(z.reshape(z_index.shape), Z_MAX) * (z_index > 0)
+        groups = [(z.ravel(), z_index.ravel())]
+        coded, y_hat, symbols = self.encode_passes(y, model.vector("gain", level), level, {"z": z}, tile.rdoq)
+        return CodedTile(entropy.encode(groups + coded, model.tables), symbols[0], None, Reconstruction(y_hat[0]))
+
+    def hyper(self, y: np.ndarray, level: int) -> np.ndarray:
+        """Hyper-latents of latents (1, M, h, w), not yet rounded."""
+        padding = ((0, 0), (0, 0), *((0, -size % HYPER) for size in y.shape[2:]))
+        return self.model.hyper(np.pad(y, padding, mode="edge")) * self.model.vector("z_gain", level)
+
+    def encode_passes(
+        self,
+        y: np.ndarray,
+        gain: np.ndarray,
+        level: int,
+        memory: Memory,
+        rdoq: bool,
+        coded: np.ndarray | None = None,
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
+        """Code latents y (1, M, h, w), a symbol being (y - mean) * gain rounded.
+
+        Args:
+            coded: (h, w) bool, where latents are coded; None everywhere.
+
+        Returns:
+            The groups (symbols, table indexes) of the passes, y_hat and the symbols, both (1, M, h, w).
+        """
+        model, step = self.model, self.model.vector("step", level)
+        groups, y_hat, all_symbols = [], np.zeros_like(y), np.zeros_like(y)
+        for p, (channels, mask) in enumerate(passes(model, *y.shape[2:])):
+            mask = mask if coded is None else mask & coded
+            index, outputs = self.table_indexes(p, memory, level, mask)
+            mean, more = model.mean(p, memory | outputs)
+            residual = (y[:, channels] - mean) * gain[:, channels]
+            symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
+            if rdoq:
+                symbols = optimise(symbols, residual, index, model.tables, self.rdoq_worth)
+            rebuilt = np.where(mask, symbols * step[:, channels] + mean, np.float32(0))
+            memory = memory | outputs | more | {"magnitude": magnitude(symbols), "y_hat": rebuilt}
+            y_hat[:, channels] += rebuilt
+            all_symbols[:, channels] += symbols
+            groups.append((symbols.ravel(), index.ravel()))
+        return groups, y_hat, all_symbols
+
+    def decode(
+        self,
+        payload: bytes,
+        shape: tuple[int, int, int],
+        level: int,
+        context: TileContext | None = None,
+        pool: Executor | None = None,
+    ) -> LatentSymbols:
+        return self.decode_passes(entropy.Decoder(payload, self.model.tables), shape, level, pool=pool)
+
+    def decode_passes(
+        self,
+        decoder: entropy.Decoder,
+        shape: tuple[int, int, int],
+        level: int,
+        memory: Memory | None = None,
+        skip: np.ndarray | None = None,
+        motion: np.ndarray | None = None,
+        pool: Executor | None = None,
+    ) -> LatentSymbols:
+        """Hyper-latents and passes, the mirror image of `encode_passes`."""
+        z_index = self.z_index(level, (1, *shape), skip)
+        z = decoder.decode(z_index.ravel()).reshape(z_index.shape).clip(-Z_MAX, Z_MAX)
+        memory = {"z": z.astype(np.float32)} | (memory or {})
+        tile = LatentSymbols(level, (1, *shape), z, memory, skip, motion)
+        for p, coded in enumerate(passes(self.model, *shape[1:])):
+            if coded.channels.stop > shape[0]:
+                return tile
+            mask = coded.mask if skip is None else coded.mask & ~skip
+            if pool and p:
+                tile.means.append(pool.submit(self.mean, tile, p, tile.memory))
+            index, outputs = self.table_indexes(p, tile.memory, level, mask)
+            tile.memory = tile.memory | outputs
+            if pool and not p:  # the first mean needs the features that its tables are made of
+                tile.means.append(pool.submit(self.mean, tile, p, tile.memory))
+            symbols = decoder.decode(index.ravel(), np.float32).reshape(index.shape)
+            tile.memory = tile.memory | {"magnitude": magnitude(symbols)}
+            tile.passes.append((Pass(coded.channels, mask), symbols))
+        decoder.finish()
+        return tile
+
+    def mean(self, tile: LatentSymbols, p: int, memory: Memory) -> tuple[np.ndarray, Memory]:
+        """Means of pass p and what is known then, once those of the passes before it are computed."""
+        if p > 0:
+            mean, known = tile.means[p - 1].result()
+            memory = known | memory | {"y_hat": self.rebuilt(tile, p - 1, mean)}
+        mean, outputs = self.model.mean(p, memory, single_thread=True)
+        return mean, memory | outputs
+
+    def rebuilt(self, tile: LatentSymbols, p: int, mean: np.ndarray) -> np.ndarray:
+        """y_hat of pass p, zero elsewhere."""
+        (channels, mask), symbols = tile.passes[p]
+        rebuilt = symbols * self.model.vector("step", tile.level)[:, channels]
+        rebuilt += mean
+        rebuilt *= mask
+        return rebuilt
+
+    def reconstruct(self, symbols: LatentSymbols, reference: RefFrame | None = None) -> Reconstruction:
+        if not symbols.means:
+            return Reconstruction(self.reconstruct_passes(symbols, symbols.memory)[0])
+        y_hat = symbols.y
+        y_hat *= self.model.vector("step", symbols.level)[0, : len(y_hat)]
+        for ((channels, mask), _), future in zip(symbols.passes, symbols.means, strict=True):
+            mean, _ = future.result()
+            y_hat[channels] += np.multiply(mean, mask, out=mean)[0]
+        return Reconstruction(y_hat)
+
+    def reconstruct_passes(self, symbols: LatentSymbols, memory: Memory) -> np.ndarray:
+        """y_hat (1, M, h, w), pass by pass."""
+        y_hat = np.zeros(symbols.shape, np.float32)
+        for p, ((channels, _), _) in enumerate(symbols.passes):
+            mean, outputs = self.model.mean(p, memory)
+            rebuilt = self.rebuilt(symbols, p, mean)
+            memory = memory | outputs | {"y_hat": rebuilt}
+            y_hat[:, channels] += rebuilt
+        return y_hat
+
+    def z_index(self, level: int, shape: tuple[int, ...], skip: np.ndarray | None = None) -> np.ndarray:
+        """Table indexes of the hyper-latents of latents (1, M, h, w), uint8; 0 where all that they cover is skipped."""
+        vector, sides = self.model.vector("z_index", level), [-(-size // HYPER) for size in shape[2:]]
+        index = np.broadcast_to(vector, (1, vector.shape[1], *sides)).astype(np.uint8)
+        if skip is None:
+            return index
+        padding = [(0, HYPER * side - n) for side, n in zip(sides, skip.shape, strict=True)]
+        covered = np.pad(skip, padding, constant_values=True).reshape(sides[0], HYPER, sides[1], HYPER)
+        return index * ~covered.all((1, 3))
+
+    def table_indexes(self, p: int, memory: Memory, level: int, mask: np.ndarray) -> tuple[np.ndarray, Memory]:
+        """Table indexes of pass p, 0 outside its mask, and what else its graph gives.
+
+        All that the first pass makes of hyper-latents is cut to the tile.
+        """
+        index, outputs = self.model.scale(p, memory, level)
+        if p == 0:
+            cut = lambda a: np.ascontiguousarray(a[:, :, : mask.shape[2], : mask.shape[3]])
+            index, outputs = cut(index), {name: cut(a) for name, a in outputs.items()}
+        return index * mask, outputs
+
+    def bits(self, symbols: LatentSymbols) -> np.ndarray:
+        """As `TileCodec.bits`: what the symbols of a picture's tile cost under their tables. The bits of a hyper-latent
+        are shared evenly by the positions it covers."""
+        (height, width), z, level = symbols.shape[2:], symbols.z.astype(np.float32), symbols.level
+        hyper = self.model.tables.cost(z, self.z_index(level, symbols.shape)).sum((0, 1), dtype=np.float64)
+        row, column = np.arange(height) // HYPER, np.arange(width) // HYPER
+        bits = (hyper / np.outer(np.bincount(row), np.bincount(column)))[np.ix_(row, column)]
+        memory = {"z": z}
+        for p, ((_, mask), own) in enumerate(symbols.passes):
+            index, outputs = self.table_indexes(p, memory, level, mask)
+            bits += self.model.tables.cost(own, index).sum((0, 1), dtype=np.float64)
+            memory = memory | outputs | {"magnitude": magnitude(own)}
+        return bits
+
+
 def round_half_up(x: np.ndarray, limit: int) -> np.ndarray:
     return np.clip(np.floor(x + 0.5), -limit, limit)
 
 
+def magnitude(symbols: np.ndarray) -> np.ndarray:
+    """What later passes see of symbols when they choose tables."""
+    sizes = np.abs(symbols)
+    return np.minimum(sizes, CONTEXT_MAX, out=sizes)
+
+
 def optimise(
-    symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, tables: Tables, worth: float = TRADE_WORTH
+    symbols: np.ndarray, residual: np.ndarray, index: np.ndarray, tables: Tables, worth: float = RDOQ_WORTH
 ) -> np.ndarray:
     """Rate-distortion optimised quantisation: move a symbol one towards zero where the bits saved outweigh the error.
 
     The trade-off needs no lambda: a step D that is optimal for its lambda makes one squared step worth 6 / ln 2 bits,
     because D**2 / 12 grows as fast as the rate of a uniform quantiser falls (Sullivan and Wiegand, 1998). A symbol is
     also what its neighbours are predicted from, which this does not weigh: five times that worth saves the most bits
-    at equal PSNR on held-out pictures, three times on frames that follow others.
+    at equal PSNR on held-out pictures, three times on inter frames.
     """
     coded = symbols != 0
     larger, index, residual = symbols[coded], index[coded], residual[coded]
@@ -94,202 +309,3 @@ def optimise(
     traded = symbols.copy()
     traded[coded] = np.where(worth * error < saved, smaller, larger)
     return traded
-
-
-def encode_tile(
-    y: np.ndarray,
-    level: int,
-    nets: Nets,
-    trade: bool = False,
-    z: np.ndarray | None = None,
-    past: inter.Past | None = None,
-) -> tuple[bytes, np.ndarray, np.ndarray, inter.Bypass | None, np.ndarray | None]:
-    """Code latents y (M, h, w); returns the payload, and as the decoder will see them y_hat (M, h, w), the symbols,
-    what the tile takes over from the past, and its motion (h, w, 2).
-
-    Args:
-        trade: quantise rate-distortion optimally instead of rounding.
-        z: hyper-latents (N, ceil(h/4), ceil(w/4)), not yet rounded, in the place of those of the model.
-        past: what the tile follows, see `pixa.coding.inter`; None in a picture.
-    """
-    y = y[None]
-    gain, step = nets.vector("gain", level), nets.vector("step", level)
-    known, groups, skip, field = {}, [], None, None
-    if past is not None:
-        y, gain = y * gain * step, 1 / step
-        known, field, skip = inter.find(y, past, step, level, nets)
-        known |= seen(past)
-        groups = inter.write(field, skip, past, level, nets)
-        y = (y - known["predicted"]) * ~skip
-    _, channels, height, width = y.shape
-    if z is None:
-        padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
-        z = nets.hyper(np.pad(y, padding, mode="edge")) * nets.vector("z_gain", level)
-    z = z.reshape(1, -1, -(-height // HYPER), -(-width // HYPER))
-    z_index = z_table_indexes(level, nets, z.shape, skip)
-    z = round_half_up(z, Z_MAX) if past is None else np.sign(z) * round_half_up(np.abs(z) - Z_ZONE, Z_MAX)
-    z *= z_index > 0
-
-    memory = {"z": z} | known
-    groups.append((z.ravel(), z_index.ravel()))
-    y_hat, coded = np.zeros_like(y), np.zeros_like(y)
-    for p, (channels, mask) in enumerate(passes(nets, height, width)):
-        index = table_indexes(p, memory, level, nets, mask, skip)
-        mean = nets.mean(p, memory)
-        residual = (y[:, channels] - mean) * gain[:, channels]
-        symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
-        if trade:
-            worth = TRADE_WORTH if past is None else INTER_TRADE_WORTH
-            symbols = optimise(symbols, residual, index, nets.tables, worth)
-        rebuilt = inter.kept(symbols * step[:, channels] + mean, known, skip, channels)
-        memory |= {"magnitude": magnitude(symbols), "y_hat": rebuilt * mask}
-        y_hat[:, channels] += memory["y_hat"]
-        coded[:, channels] += symbols
-        groups.append((symbols.ravel(), index.ravel()))
-    payload, y_hat = entropy.encode(groups, nets.tables), inter.followed(y_hat, known, skip)
-    return payload, y_hat[0], coded[0], inter.bypass(known, skip, level, nets), field
-
-
-class TileSymbols:
-    """The integers of one tile, decoded without a float: hyper-latents, all passes, and what they made known.
-
-    Attributes:
-        motion: (h, w, 2), of a tile that follows another; None in a picture.
-        skip: (h, w) bool, likewise, where no latents are coded.
-        bypass: what it takes over from the past, once it is reconstructed.
-    """
-
-    def __init__(
-        self,
-        payload: bytes,
-        channels: int,
-        height: int,
-        width: int,
-        level: int,
-        nets: Nets,
-        past: inter.Past | None = None,
-        ahead: Executor | None = None,
-    ):
-        """Decode a payload for latents (channels, height, width).
-
-        Args:
-            channels: if less than all, the passes from the first on that codes others are left undecoded.
-            past: what the tile follows, see `pixa.coding.inter`; its symbols here, the rest to reconstruct.
-            ahead: one thread that computes the means of a picture's tile, which `reconstruct` needs, while the next
-                symbols are being decoded.
-
-        Raises:
-            Corrupt: the payload contradicts itself.
-        """
-        decoder, self.past = entropy.Decoder(payload, nets.tables), past
-        self.motion = self.skip = self.bypass = None
-        if past is not None:
-            self.motion, self.skip = inter.read(decoder, past, level, nets)
-        shape = (1, nets.vector("z_index", level).shape[1], -(-height // HYPER), -(-width // HYPER))
-        z_index = z_table_indexes(level, nets, shape, self.skip)
-        z = decoder.decode(z_index.ravel()).reshape(shape).clip(-Z_MAX, Z_MAX)
-        self.memory = {"z": z.astype(np.float32)} | ({} if past is None else seen(past))
-        self.shape = (1, channels, height, width)
-        self.z, self.level, self.passes, self.symbols, self.means = z, level, [], [], []
-        for p, coded in enumerate(passes(nets, height, width)):
-            if coded.channels.stop > channels:
-                break
-            self.passes.append(coded)
-            if ahead and p and past is None:
-                self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
-            index = table_indexes(p, self.memory, level, nets, coded.mask, self.skip)
-            if ahead and not p and past is None:  # the first mean needs the features that its tables are made of
-                self.means.append(ahead.submit(self.mean_ahead, p, dict(self.memory), nets))
-            symbols = decoder.decode(index.ravel(), np.float32).reshape(index.shape)
-            self.memory["magnitude"] = magnitude(symbols)
-            self.symbols.append(symbols)
-        if len(self.passes) == len(nets.passes):
-            decoder.finish()
-
-    def mean_ahead(self, p: int, memory: Memory, nets: Nets) -> tuple[np.ndarray, Memory]:
-        """Means of pass p of a picture's tile, and what is known then; the symbols of the passes before it are."""
-        if p > 0:
-            mean, known = self.means[p - 1].result()
-            memory = known | memory | {"y_hat": self.rebuilt(p - 1, mean, nets, {})}
-        return nets.mean(p, memory, beside=True), memory
-
-    @property
-    def y(self) -> np.ndarray:
-        """Symbols (1, channels, h, w), float32."""
-        y = np.zeros(self.shape, np.float32)
-        for (channels, _), symbols in zip(self.passes, self.symbols, strict=True):
-            y[:, channels] += symbols
-        return y
-
-    def rebuilt(self, p: int, mean: np.ndarray, nets: Nets, known: Memory) -> np.ndarray:
-        """What pass p makes known of y_hat, or of its residual in a tile that follows another."""
-        channels, mask = self.passes[p]
-        rebuilt = self.symbols[p] * nets.vector("step", self.level)[:, channels]
-        rebuilt += mean
-        rebuilt = inter.kept(rebuilt, known, self.skip, channels)
-        rebuilt *= mask
-        return rebuilt
-
-    def reconstruct(self, nets: Nets) -> np.ndarray:
-        """y_hat (M, h, w)."""
-        if self.means:
-            y_hat = self.y
-            y_hat *= nets.vector("step", self.level)[:, : y_hat.shape[1]]
-            for (channels, mask), ahead in zip(self.passes, self.means, strict=True):
-                mean, _ = ahead.result()
-                y_hat[:, channels] += np.multiply(mean, mask, out=mean)
-            return y_hat[0]
-        known = {} if self.past is None else inter.expected(self.past, self.motion, self.level, nets)
-        memory, y_hat = self.memory | known, np.zeros(self.shape, np.float32)
-        for p, (channels, _) in enumerate(self.passes):
-            memory["y_hat"] = self.rebuilt(p, nets.mean(p, memory), nets, known)
-            y_hat[:, channels] += memory["y_hat"]
-        y_hat = inter.followed(y_hat, known, self.skip)
-        self.bypass = inter.bypass(known, self.skip, self.level, nets)
-        return y_hat[0]
-
-    def integers(self) -> bytes:
-        """Every symbol as little-endian int16, what a tile that follows another begins with first, then hyper-latents:
-        what two decoders must agree on.
-        """
-        parts = (*(() if self.skip is None else (self.skip, self.motion)), self.z, self.y)
-        return b"".join(part.astype("<i2").tobytes() for part in parts)
-
-
-def z_table_indexes(level: int, nets: Nets, shape: tuple[int, ...], skip: np.ndarray | None) -> np.ndarray:
-    """Table indexes of hyper-latents of a shape (1, N, hz, wz), uint8; 0 where all that they cover is skipped."""
-    index = np.broadcast_to(nets.vector("z_index", level), shape).astype(np.uint8)
-    if skip is None:
-        return index
-    padding = [(0, size * HYPER - n) for size, n in zip(shape[2:], skip.shape, strict=True)]
-    covered = np.pad(skip, padding, constant_values=True).reshape(shape[2], HYPER, shape[3], HYPER)
-    return index * ~covered.all((1, 3))
-
-
-def table_indexes(
-    p: int, memory: Memory, level: int, nets: Nets, mask: np.ndarray, skip: np.ndarray | None
-) -> np.ndarray:
-    """Table indexes of pass p, 0 outside its mask and where the tile is skipped.
-
-    All that the first pass makes of hyper-latents is cut to the tile.
-    """
-    index = nets.scale(p, memory, level)
-    if p == 0:
-        height, width = mask.shape[2:]
-        cut = lambda a: np.ascontiguousarray(a[:, :, :height, :width])
-        index = cut(index)
-        memory |= {name: cut(a) for name, a in memory.items() if name not in ("z", "moved")}
-    return index * (mask if skip is None else mask & ~skip)
-
-
-def magnitude(symbols: np.ndarray) -> np.ndarray:
-    """What later passes see of symbols when they choose tables."""
-    sizes = np.abs(symbols)
-    return np.minimum(sizes, CONTEXT_MAX, out=sizes)
-
-
-def seen(past: inter.Past) -> Memory:
-    """What networks that choose tables see of past symbols, with zeros up to whole hyper-latents."""
-    height, width = past["past_1"].shape[2:]
-    padding = ((0, 0), (0, 0), (0, -height % HYPER), (0, -width % HYPER))
-    return {name: np.pad(magnitude(past[name]).astype(np.float32), padding) for name in ("past_1", "past_2")}

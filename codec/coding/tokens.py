@@ -8,11 +8,13 @@ its logits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
 
 from pixa.bitstream import categorical
+from pixa.coding.tile import CodedTile, Reconstruction, RefFrame, TileContext, TileInput
 
 STRIDE = 8  # pixels a latent position
 ALIGN = 4  # latent positions a region
@@ -24,15 +26,17 @@ SMALL_TILES = 100  # the first level whose tiles are the smallest
 CHUNK = 8192  # vectors compared with all codes at a time
 
 
-class Nets(Protocol):
+class TokenModel(Protocol):
     """A loaded model.
 
     Attributes:
+        channels: dimensions d of a code.
         arrays: see FORMAT.md, annex A.
         integers: what arithmetic the exact layers are done in.
         prior: its entropy model.
     """
 
+    channels: int
     arrays: dict[str, np.ndarray]
     integers: type
     prior: Prior
@@ -59,18 +63,13 @@ def spread(flags: np.ndarray, times: int) -> np.ndarray:
     return flags.repeat(times, 0).repeat(times, 1)
 
 
-def is_nested(nets: Nets, level: int) -> bool:
-    return bool(nets.arrays["nested"][level])
+def is_nested(model: TokenModel, level: int) -> bool:
+    return bool(model.arrays["nested"][level])
 
 
-def tile_log2(nets: Nets, level: int) -> int:
-    """Side of an entropy tile: small, so that losing one loses little, where the 14 bytes of each do not weigh much."""
-    return 10 if is_nested(nets, level) else 9 if level < SMALL_TILES else 8
-
-
-def codes(nets: Nets, level: int) -> np.ndarray:
+def codes(model: TokenModel, level: int) -> np.ndarray:
     """What the tokens of the three grids stand for, (3, K, d)."""
-    return nets.arrays["centroids" if is_nested(nets, level) else "codes"]
+    return model.arrays["centroids" if is_nested(model, level) else "codes"]
 
 
 def nearest(vectors: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -80,46 +79,46 @@ def nearest(vectors: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def down(nets: Nets, grid: int, rest: np.ndarray) -> np.ndarray:
+def down(model: TokenModel, grid: int, rest: np.ndarray) -> np.ndarray:
     """What a grid must code of latents (d, h, w): vectors (tokens, d)."""
     k = SPLITS[grid]
     vectors = regions(rest, k)
-    return vectors if k == 1 else vectors @ nets.arrays[f"down{k}_weight"].T + nets.arrays[f"down{k}_bias"]
+    return vectors if k == 1 else vectors @ model.arrays[f"down{k}_weight"].T + model.arrays[f"down{k}_bias"]
 
 
-def up(nets: Nets, grid: int, vectors: np.ndarray, height: int, width: int) -> np.ndarray:
+def up(model: TokenModel, grid: int, vectors: np.ndarray, height: int, width: int) -> np.ndarray:
     """What vectors (height*width, d) of a grid stand for, in latents."""
     k = SPLITS[grid]
     if k > 1:
-        vectors = vectors @ nets.arrays[f"up{k}_weight"].T + nets.arrays[f"up{k}_bias"]
+        vectors = vectors @ model.arrays[f"up{k}_weight"].T + model.arrays[f"up{k}_bias"]
     return plane(vectors, k, height, width)
 
 
-def choose(y: np.ndarray, level: int, nets: Nets) -> tuple[np.ndarray, list[np.ndarray]]:
+def choose(y: np.ndarray, level: int, model: TokenModel) -> tuple[np.ndarray, list[np.ndarray]]:
     """The map (h, w) of regions and the tokens of the three grids of latents y (d, 4h, 4w).
 
     A region is refined while squared error + trade * tokens falls.
     """
     rest, index, errors = y, [], []
     height, width = y.shape[1] // ALIGN, y.shape[2] // ALIGN
-    for grid, alphabet in enumerate(codes(nets, level)):
+    for grid, alphabet in enumerate(codes(model, level)):
         size = height << grid, width << grid
-        chosen = nearest(down(nets, grid, rest), alphabet)
-        rest = rest - up(nets, grid, alphabet[chosen], *size)
+        chosen = nearest(down(model, grid, rest), alphabet)
+        rest = rest - up(model, grid, alphabet[chosen], *size)
         index.append(chosen.reshape(size))
         errors.append(np.square(regions(rest, ALIGN)).sum(1).reshape(height, width))
-    cost = np.stack(errors) + nets.arrays["trade"][level] * np.array(TOKENS, np.float32)[:, None, None]
+    cost = np.stack(errors) + model.arrays["trade"][level] * np.array(TOKENS, np.float32)[:, None, None]
     return cost.argmin(0), index
 
 
-def rebuild(stop: np.ndarray, index: list[np.ndarray], level: int, nets: Nets) -> np.ndarray:
+def rebuild(stop: np.ndarray, index: list[np.ndarray], level: int, model: TokenModel) -> np.ndarray:
     """y_hat (d + 3, 4h, 4w) of a map (h, w) and tokens; where a region has none of a grid, they count for nothing."""
     flags = [spread(stop >= grid, ALIGN)[None].astype(np.float32) for grid in range(3)]
     parts = [
-        up(nets, grid, alphabet[index[grid].ravel()], *index[grid].shape) * flags[grid]
-        for grid, alphabet in enumerate(codes(nets, level))
+        up(model, grid, alphabet[index[grid].ravel()], *index[grid].shape) * flags[grid]
+        for grid, alphabet in enumerate(codes(model, level))
     ]
-    sign = np.full_like(flags[0], is_nested(nets, level))
+    sign = np.full_like(flags[0], is_nested(model, level))
     return np.concatenate([sum(parts), *flags[1:], sign])
 
 
@@ -129,8 +128,8 @@ KINDS = ("code", "group")
 class Prior:
     """The exact networks of the entropy model, on rows of integers (positions, channels)."""
 
-    def __init__(self, nets: Nets):
-        arrays, self.real = nets.arrays, nets.integers
+    def __init__(self, model: TokenModel):
+        arrays, self.real = model.arrays, model.integers
         names = [name.removesuffix("_weight") for name in arrays if arrays[name].dtype == np.int8]
         self.layers = {
             name: (arrays[f"{name}_weight"].T.astype(self.real), arrays[f"{name}_bias"].astype(self.real))
@@ -193,72 +192,98 @@ def neighbours(padded: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.
     return np.stack(found).transpose(2, 1, 0).reshape(len(rows), -1)
 
 
-def map_rates(nets: Nets, level: int) -> np.ndarray:
+def map_rates(model: TokenModel, level: int) -> np.ndarray:
     """Frequencies of a region's last grid by those above and to the left, (4, 4, 3)."""
-    rates = nets.arrays["map_frequencies"].astype(np.int64)
-    return rates[level * len(rates) // len(nets.arrays["nested"])]
+    rates = model.arrays["map_frequencies"].astype(np.int64)
+    return rates[level * len(rates) // len(model.arrays["nested"])]
 
 
-def encode_tile(
-    y: np.ndarray, level: int, nets: Nets, trade: bool = False, z: np.ndarray | None = None
-) -> tuple[bytes, np.ndarray]:
-    """Code latents y (d, 4h, 4w); returns the payload and y_hat (d + 3, 4h, 4w) as the decoder will see it.
+class TokenSymbols:
+    """The integers of a tile of tokens.
 
-    Args:
-        trade, z: without meaning here; tokens know one way of choosing.
+    Attributes:
+        stop: the map (h, w) of regions.
+        index: the tokens of the three grids.
+        size: bytes of the payload.
+        y, motion: None, for no frame follows one of tokens.
     """
-    stop, index = choose(y, level, nets)
-    padded = np.pad(stop, ((1, 0), (1, 0)), constant_values=NOTHING)
-    groups = [(stop.ravel(), map_rates(nets, level)[padded[:-1, 1:].ravel(), padded[1:, :-1].ravel()])]
-    side = nets.arrays["known_group"].shape[1]
 
-    def take(grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool) -> np.ndarray:
-        symbols = index[grid][rows, columns]
-        if not is_nested(nets, level):
-            symbols = symbols % side if member else symbols // side
-        groups.append((symbols, rates))
-        return symbols
+    y = motion = None
 
-    nets.prior.walk(stop, is_nested(nets, level), take)
-    return categorical.encode(groups), rebuild(stop, index, level, nets)
-
-
-class TileSymbols:
-    """The integers of one tile, decoded without a float: the map and the tokens of the three grids."""
-
-    def __init__(self, payload: bytes, channels: int, height: int, width: int, level: int, nets: Nets):
-        """Decode a payload for latents (d, height, width), sides multiples of 4.
-
-        Raises:
-            Corrupt: the payload contradicts itself.
-        """
-        decoder = categorical.Decoder(payload)
-        self.level, nested = level, is_nested(nets, level)
-        rates, size = map_rates(nets, level), (height // ALIGN, width // ALIGN)
-        padded = np.full((size[0] + 1, size[1] + 1), NOTHING)
-        for row in range(size[0]):
-            for column in range(size[1]):
-                context = rates[padded[row, column + 1], padded[row + 1, column]]
-                padded[row + 1, column + 1] = decoder.decode(context[None])[0]
-        self.stop = padded[1:, 1:]
-        self.index = [np.zeros((size[0] << grid, size[1] << grid), np.int64) for grid in range(3)]
-        side = nets.arrays["known_group"].shape[1]
-
-        def take(grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool) -> np.ndarray:
-            symbols = decoder.decode(rates)
-            self.index[grid][rows, columns] += symbols if member or nested else side * symbols
-            return symbols
-
-        nets.prior.walk(self.stop, nested, take)
-        decoder.finish()
-
-    def reconstruct(self, nets: Nets) -> np.ndarray:
-        """y_hat (d + 3, height, width)."""
-        return rebuild(self.stop, self.index, self.level, nets)
+    def __init__(self, level: int, size: int, stop: np.ndarray, index: list[np.ndarray]):
+        self.level, self.size, self.stop, self.index = level, size, stop, index
 
     def integers(self) -> bytes:
-        """The map and every token as little-endian int16, -1 where there is none: what two decoders must agree on."""
+        """The map and every token as little-endian int16, -1 where there is none."""
         planes = [self.stop]
         for grid, index in enumerate(self.index):
             planes.append(np.where(spread(self.stop >= grid, 1 << grid), index, -1))
         return b"".join(plane.astype("<i2").tobytes() for plane in planes)
+
+
+class TokenCodec:
+    """A `TileCodec` of pictures: tokens of three grids."""
+
+    stride, align = STRIDE, ALIGN
+
+    def __init__(self, model: TokenModel):
+        self.model, self.channels, self.y_hat_channels = model, model.channels, model.channels + 3
+
+    def tile_log2(self, level: int) -> int:
+        """Small tiles, so that losing one loses little, where the 14 bytes of each do not weigh much."""
+        return 10 if is_nested(self.model, level) else 9 if level < SMALL_TILES else 8
+
+    def encode(
+        self, tile: TileInput, level: int, context: TileContext | None = None, reference: RefFrame | None = None
+    ) -> CodedTile:
+        model, nested = self.model, is_nested(self.model, level)
+        stop, index = choose(tile.y, level, model)
+        padded = np.pad(stop, ((1, 0), (1, 0)), constant_values=NOTHING)
+        groups = [(stop.ravel(), map_rates(model, level)[padded[:-1, 1:].ravel(), padded[1:, :-1].ravel()])]
+        side = model.arrays["known_group"].shape[1]
+
+        def take(grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool) -> np.ndarray:
+            symbols = index[grid][rows, columns]
+            if not nested:
+                symbols = symbols % side if member else symbols // side
+            groups.append((symbols, rates))
+            return symbols
+
+        model.prior.walk(stop, nested, take)
+        reconstruction = Reconstruction(rebuild(stop, index, level, model))
+        return CodedTile(categorical.encode(groups), None, None, reconstruction)
+
+    def decode(
+        self,
+        payload: bytes,
+        shape: tuple[int, int, int],
+        level: int,
+        context: TileContext | None = None,
+        pool: Executor | None = None,
+    ) -> TokenSymbols:
+        decoder, model, nested = categorical.Decoder(payload), self.model, is_nested(self.model, level)
+        rates, size = map_rates(model, level), (shape[1] // ALIGN, shape[2] // ALIGN)
+        padded = np.full((size[0] + 1, size[1] + 1), NOTHING)
+        for row in range(size[0]):
+            for column in range(size[1]):
+                known = rates[padded[row, column + 1], padded[row + 1, column]]
+                padded[row + 1, column + 1] = decoder.decode(known[None])[0]
+        stop, side = padded[1:, 1:], model.arrays["known_group"].shape[1]
+        index = [np.zeros((size[0] << grid, size[1] << grid), np.int64) for grid in range(3)]
+
+        def take(grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool) -> np.ndarray:
+            symbols = decoder.decode(rates)
+            index[grid][rows, columns] += symbols if member or nested else side * symbols
+            return symbols
+
+        model.prior.walk(stop, nested, take)
+        decoder.finish()
+        return TokenSymbols(level, len(payload), stop, index)
+
+    def reconstruct(self, symbols: TokenSymbols, reference: RefFrame | None = None) -> Reconstruction:
+        return Reconstruction(rebuild(symbols.stop, symbols.index, symbols.level, self.model))
+
+    def bits(self, symbols: TokenSymbols) -> np.ndarray:
+        """As `TileCodec.bits`; all squares have the same."""
+        height, width = (2 * n for n in symbols.stop.shape)
+        return np.full((height, width), 8 * symbols.size / (height * width))

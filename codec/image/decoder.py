@@ -6,20 +6,23 @@ import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pixa.bitstream.container import ANCILLARY, VERSION, Chunk, ChunkType, read_file, salvage
+from pixa.bitstream.chunks import METADATA, ChunkType, check_picture, chunk_name
+from pixa.bitstream.container import VERSION, Chunk, read_file, salvage
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.headers import Head
 from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput, UnsupportedVersion, UsageError
 from pixa.models.registry import ModelEntry, find_wire, list_models
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pixa.coding.tile import TileSymbols
     from pixa.image.picture import Progress
     from pixa.pixels import Picture
     from pixa.runtime.model import OnnxModel
 
 MAX_PIXELS = 1 << 28
 REDUCTIONS = (1, 2, 4, 8)
-METADATA = {ChunkType.ICC: "icc", ChunkType.EXIF: "exif", ChunkType.XMP: "xmp"}
 
 
 class Decoder:
@@ -72,19 +75,12 @@ class Decoder:
         return head
 
     def check_order(self) -> None:
-        """One header, an alpha plane if it says so, as many tiles as the size asks for, each kind of metadata once."""
+        """As `check_picture`; a tile that is missing at the end is told as a cut."""
         kinds, tiles = [chunk.type for chunk in self.chunks], self.tiles_announced
         if kinds.count(ChunkType.TILE) < tiles:
             raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
-        alpha = self.head.alpha and not self.lossless
-        expected = {ChunkType.HEAD: 1, ChunkType.ALPHA: alpha, ChunkType.TILE: tiles}
-        critical = [kind for kind in kinds if not kind & ANCILLARY]
-        if any(critical.count(kind) != expected.get(kind, 0) for kind in {*expected, *critical}):
-            raise Corrupt("the file has parts that its header does not announce")
-        if any(kinds.count(kind) > 1 for kind in (*METADATA, ChunkType.THUMBNAIL)):
-            raise Corrupt("a kind of metadata stands twice in the file")
-        if critical != sorted(critical):
-            raise Corrupt("the parts of the file are out of order")
+        alpha = 0 if self.lossless else self.head.alpha
+        check_picture(kinds, {ChunkType.ALPHA: alpha, ChunkType.TILE: tiles})
 
     @property
     def lossless(self) -> bool:
@@ -213,21 +209,26 @@ class Decoder:
         """
         if self.lossless:
             return hashlib.sha256(self.picture(progress).samples.astype("<u2").tobytes()).hexdigest()
-        from pixa.image.picture import tile_slices
-
-        digest, coder = hashlib.sha256(), self.nets.coder
-        for done, (tile, place) in enumerate(zip(self.tiles, tile_slices(self.head, coder), strict=True)):
-            shape = (s.stop - s.start for s in place)
-            digest.update(coder.TileSymbols(tile, self.nets.channels, *shape, self.head.level, self.nets).integers())
+        digest = hashlib.sha256()
+        for done, (_, symbols) in enumerate(self.symbols()):
+            digest.update(symbols.integers())
             if progress:
                 progress(done + 1, len(self.tiles))
         return digest.hexdigest()
 
+    def symbols(self) -> Iterator[tuple[tuple[slice, slice], TileSymbols]]:
+        """The place of every tile, in rows and columns of what is coded, and its symbols.
+
+        Raises:
+            ModelMissing, Corrupt: as `picture`.
+        """
+        from pixa.image.picture import tile_shape, tile_slices
+
+        codec = self.nets.codec
+        for tile, place in zip(self.tiles, tile_slices(self.head, codec), strict=True):
+            yield place, codec.decode(tile, tile_shape(codec.channels, place), self.head.level)
+
 
 def codes_samples(head: Head) -> bool:
     """Whether the model that a header names is one of lossless tiles."""
-    return any(entry.wire_id == head.model and entry.coding == "lossless" for entry in list_models())
-
-
-def chunk_name(kind: int) -> str:
-    return ChunkType(kind).name if kind in ChunkType._value2member_map_ else f"0x{kind:02x}"
+    return any(entry.wire_id == head.model and "lossless" in entry.can for entry in list_models())

@@ -8,17 +8,19 @@ from functools import cache
 
 import numpy as np
 
-from pixa.bitstream.container import Chunk, ChunkType, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, write_file
 from pixa.bitstream.deflate import write_metadata
 from pixa.bitstream.headers import Head
 from pixa.coding.lossless.photographs import Model
 from pixa.coding.lossless.tile import decode_tile, encode_tile
 from pixa.errors import Corrupt
-from pixa.image.picture import METADATA, TILE_LOG2, Progress
+from pixa.image.picture import Progress
 from pixa.models.registry import ModelEntry, find_model
 from pixa.pixels import Picture
 from pixa.runtime.model import check_files
 
+TILE_LOG2 = 10
 LEVEL = 200  # what HEAD says of the quality
 DEEP = 3  # and of the depth, where samples have 16 bits
 
@@ -58,7 +60,7 @@ def encode_lossless(picture: Picture, *, jobs: int = 0, progress: Progress | Non
         tile_log2=TILE_LOG2,
     )
     chunks = [Chunk(ChunkType.HEAD, head.write())]
-    chunks += [Chunk(METADATA[name], write_metadata(value)) for name, value in picture.metadata.items()]
+    chunks += [Chunk(ChunkType[name.upper()], write_metadata(value)) for name, value in picture.metadata.items()]
     places, model = list(tile_places(head)), load(entry)
     with ThreadPoolExecutor(jobs or None) as pool:
         for done, payload in enumerate(pool.map(lambda place: encode_tile(picture.samples[place], model), places)):

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from types import ModuleType
 
 import numpy as np
 
-from pixa.bitstream.container import Chunk, ChunkType, read_varint, write_file, write_varint
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_varint, write_file, write_varint
 from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
-from pixa.coding import latents
+from pixa.coding.tile import TileCodec, TileInput
 from pixa.errors import Corrupt, UnsupportedInput, UsageError
 from pixa.image.conceal import fill
 from pixa.image.windows import Window, pixel_slices, window_slices
@@ -24,13 +24,11 @@ from pixa.models.registry import find_model
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel, load_model
 
-TILE_LOG2 = 10
 WINDOW = 128  # latent positions a side, at most
 THIN = 8  # halos that a window of a thread of its own is to be wide
 SEARCH = "pixa.models.training.anneal"  # not imported with the others: it loads torch
 SEARCH_STEPS = {7: 60, 8: 120, 9: 320}  # by effort
 SPARSE_LEVEL = 40  # up to this one so few symbols are coded that trading each for bits takes no time
-METADATA = {"icc": ChunkType.ICC, "exif": ChunkType.EXIF, "xmp": ChunkType.XMP}
 
 Progress = Callable[[int, int], None]
 
@@ -112,20 +110,20 @@ def rebuilt(
 ) -> np.ndarray:
     """Latents y_hat (C, h, w) of an image's tiles, or the first channels of them; `pool` as of `helpers`, `lost` and
     errors as `decode_samples`."""
-    size = latent_size(head.width, head.height, nets.coder)
-    y_hat = np.zeros((channels or nets.rebuilt_channels, *size), np.float32)
+    codec = nets.codec
+    size = latent_size(head.width, head.height, codec)
+    y_hat = np.zeros((channels or codec.y_hat_channels, *size), np.float32)
     known = np.zeros(y_hat.shape[1:], bool)
-    options = {"ahead": pool} if nets.coder is latents and nets.cores > 1 else {}
-    for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, nets.coder), strict=True)):
-        shape = (s.stop - s.start for s in place)
+    ahead = pool if nets.cores > 1 else None
+    for number, (tile, place) in enumerate(zip(tiles, tile_slices(head, codec), strict=True)):
         try:
-            symbols = nets.coder.TileSymbols(tile, channels or nets.channels, *shape, head.level, nets, **options)
+            symbols = codec.decode(tile, tile_shape(channels or codec.channels, place), head.level, pool=ahead)
         except Corrupt:
             if lost is None:
                 raise
             lost.append(number)
         else:
-            part, known[place] = symbols.reconstruct(nets), True
+            part, known[place] = codec.reconstruct(symbols).y_hat, True
             if part.shape == y_hat.shape:
                 y_hat = part
             else:
@@ -148,13 +146,13 @@ def synthesised(
     context (planes, 16h, 16w) for models that know of such.
     """
     windows, at_a_time = shared_windows(nets, *y_hat.shape[1:])
-    stride = nets.coder.STRIDE
+    stride = nets.codec.stride
 
     def show(window: Window) -> np.ndarray:
         _, outer, core = window
         part = np.ascontiguousarray(y_hat[:, *outer])
         seen = {} if context is None else {"context": np.ascontiguousarray(context[:, *pixel_slices(outer, stride)])}
-        return nets.synthesis(part, level, beside=at_a_time > 1, **seen)[pixel_slices(core, stride)]
+        return nets.synthesis(part, level, single_thread=at_a_time > 1, **seen)[pixel_slices(core, stride)]
 
     others = []
     for done, window in enumerate(windows):
@@ -172,8 +170,8 @@ def synthesised(
 
 def analysed(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = None) -> np.ndarray:
     """Latents y (C, h, w) of samples (H, W, 3) uint8, window by window."""
-    height, width = latent_size(colour.shape[1], colour.shape[0], nets.coder)
-    y, stride = np.empty((nets.channels, height, width), np.float32), nets.coder.STRIDE
+    height, width = latent_size(colour.shape[1], colour.shape[0], nets.codec)
+    y, stride = np.empty((nets.channels, height, width), np.float32), nets.codec.stride
     windows = list(window_slices(height, width, nets.entry.analysis_halo, WINDOW, WINDOW))
     for done, (inner, outer, core) in enumerate(windows):
         pixels = colour[pixel_slices(outer, stride)]
@@ -196,10 +194,10 @@ class Analysed:
         tune: str | None = None,
     ):
         entry = find_model(model, tune)
-        if entry.intra:
-            raise UsageError(f"{entry.name} codes what changes between the frames of a video, not pictures")
-        if entry.coding == "lossless":
+        if "lossless" in entry.can:
             raise UsageError("pictures are coded without loss by lossless=True or --lossless, which take no model")
+        if "pictures" not in entry.can:
+            raise UsageError(f"{entry.name} codes what changes between the frames of a video, not pictures")
         if picture.samples.dtype != np.uint8:
             raise UnsupportedInput("the picture has 16 bits a sample: code it without loss, or convert it to 8 first")
         self.picture, self.jobs, self.progress = picture, jobs, progress
@@ -216,29 +214,32 @@ class Analysed:
         """
         if effort not in range(10):
             raise UsageError(f"effort {effort} is outside 0 to 9")
-        coder = self.nets.coder
+        codec, entry = self.nets.codec, self.nets.entry
         head = Head(
             width=self.picture.width,
             height=self.picture.height,
             colour=int(self.picture.colour.shape[2] == 3),
             alpha=int(self.picture.alpha is not None),
             level=level,
-            model=self.nets.entry.wire_id,
-            model_hash=int(self.nets.entry.hash, 16),
-            tile_log2=TILE_LOG2 if coder is latents else coder.tile_log2(self.nets, level),
+            model=entry.wire_id,
+            model_hash=int(entry.hash, 16),
+            tile_log2=codec.tile_log2(level),
         )
         chunks = [Chunk(ChunkType.HEAD, head.write())]
-        chunks += [Chunk(METADATA[name], write_metadata(value)) for name, value in self.picture.metadata.items()]
+        chunks += [
+            Chunk(ChunkType[name.upper()], write_metadata(value)) for name, value in self.picture.metadata.items()
+        ]
         if self.picture.alpha is not None:
             chunks.append(Chunk(ChunkType.ALPHA, encode_alpha(self.picture.alpha)))
-        y_hat = np.zeros((self.nets.rebuilt_channels, *self.y.shape[1:]), np.float32)
+        y_hat = np.zeros((codec.y_hat_channels, *self.y.shape[1:]), np.float32)
         y_hat[: len(self.y)] = self.y
-        trade = effort < min(SEARCH_STEPS) and (effort > 0 or level <= SPARSE_LEVEL)
-        for tile in tile_slices(head, coder):
-            search = coder is latents and effort in SEARCH_STEPS
+        rdoq = effort < min(SEARCH_STEPS) and (effort > 0 or level <= SPARSE_LEVEL)
+        search = "search" in entry.can and effort in SEARCH_STEPS
+        for tile in tile_slices(head, codec):
             y, z = self.searched(y_hat, tile, level, effort) if search else (self.y[:, *tile], None)
-            payload, y_hat[:, *tile], *_ = coder.encode_tile(y, level, self.nets, trade, z)
-            chunks.append(Chunk(ChunkType.TILE, payload))
+            coded = codec.encode(TileInput(y, z, rdoq=rdoq), level)
+            y_hat[:, *tile] = coded.reconstruction.y_hat
+            chunks.append(Chunk(ChunkType.TILE, coded.payload))
         return write_file(chunks), y_hat
 
     def searched(
@@ -261,16 +262,22 @@ class Analysed:
         return anneal(entry.folder, pixels, latents, inner, level, steps, self.jobs, self.progress, tune=entry.tune)
 
 
-def latent_size(width: int, height: int, coder: ModuleType = latents) -> tuple[int, int]:
+def latent_size(width: int, height: int, codec: TileCodec) -> tuple[int, int]:
     """Rows and columns of the latents of a picture."""
-    unit = coder.STRIDE * coder.ALIGN
-    return -(-height // unit) * coder.ALIGN, -(-width // unit) * coder.ALIGN
+    unit = codec.stride * codec.align
+    return -(-height // unit) * codec.align, -(-width // unit) * codec.align
 
 
-def tile_slices(head: Head, coder: ModuleType = latents) -> Iterator[tuple[slice, slice]]:
+def tile_shape(channels: int, place: tuple[slice, slice]) -> tuple[int, int, int]:
+    """(C, h, w) of a tile."""
+    rows, columns = place
+    return channels, rows.stop - rows.start, columns.stop - columns.start
+
+
+def tile_slices(head: Head, codec: TileCodec) -> Iterator[tuple[slice, slice]]:
     """Latent rows and columns of every entropy tile, row by row."""
-    side = (1 << head.tile_log2) // coder.STRIDE
-    height, width = latent_size(head.width, head.height, coder)
+    side = (1 << head.tile_log2) // codec.stride
+    height, width = latent_size(head.width, head.height, codec)
     for top in range(0, height, side):
         for left in range(0, width, side):
             yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
@@ -282,7 +289,7 @@ def shared_windows(nets: OnnxModel, height: int, width: int) -> tuple[list[Windo
     Threads that work on one window hand each other what they compute, and where their cores have no cache in common
     that takes half as long again. Only where windows would be small next to their halo all work on one.
     """
-    at_a_time, halo, unit = nets.cores, nets.entry.synthesis_halo, nets.coder.ALIGN
+    at_a_time, halo, unit = nets.cores, nets.entry.synthesis_halo, nets.codec.align
     cuts, longer = [-(-size // WINDOW) for size in (height, width)], int(width > height)
     if (height, width)[longer] < THIN * halo * at_a_time * cuts[longer]:
         at_a_time = 1

@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.bitstream.headers import Head
 from pixa.errors import ModelMissing
 from pixa.image.picture import Progress, decode_samples, encode_picture, helpers, rebuilt

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pixa.coding.latents import STRIDE
-
 
 class Window(NamedTuple):
     """A part of a picture in latent rows and columns: itself, the same with its halo, and where it lies in that."""
@@ -30,6 +28,6 @@ def window_slices(height: int, width: int, halo: int, rows: int, columns: int) -
             yield Window(tuple(inner), tuple(outer), tuple(core))
 
 
-def pixel_slices(latent: tuple[slice, slice], stride: int = STRIDE) -> tuple[slice, slice]:
+def pixel_slices(latent: tuple[slice, slice], stride: int = 16) -> tuple[slice, slice]:
     """Latent slices in pixels."""
     return tuple(slice(s.start * stride, s.stop * stride) for s in latent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ class Job:
 def write_whole(path: str | os.PathLike, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Writes a file so that `path` holds either all of it or what it held before.
 
-    The bytes go to a temporary file in the same folder, which then takes the name; any error or interruption removes
-    it. A link is followed; a device or a pipe is written directly.
+    The bytes go to a temporary file in the same folder, which then takes the name and the permissions; any error or
+    interruption removes it. A link is followed; a device or a pipe is written directly.
 
     Args:
         content: the bytes, or a function that writes them to the binary file it is given.
@@ -45,6 +46,8 @@ def write_whole(path: str | os.PathLike, content: bytes | Callable[[BinaryIO], o
         try:
             with open(temporary, "xb") as file:
                 write(file)
+            if target.exists():
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,11 +21,16 @@ from pixa.errors import LimitExceeded, PixaError, UnsupportedInput, UsageError
 from pixa.io.files import write_whole
 from pixa.pixels import Picture
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".tga"}
+HEIF = {".heic", ".heif"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".tga"}
+SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", *HEIF}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
+DNG_VERSION, NEW_SUBFILE_TYPE = 0xC612, 0x00FE  # tags of TIFF
 STILL = {"MPO", "PSD"}  # further frames are no animation: previews and gain maps of a photo, layers of a drawing
 INFO_KEYS = {"icc": "icc_profile", "exif": "exif", "xmp": "xmp"}
 EXIF_PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
+EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # types of EXIF values as `struct` calls them
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -106,6 +113,10 @@ def load(source: str | os.PathLike | bytes | BinaryIO, deep: bool = False) -> Pi
     except Image.DecompressionBombError as error:
         raise LimitExceeded(f"the picture claims more than {2 * Image.MAX_IMAGE_PIXELS} pixels") from error
     except Image.UnidentifiedImageError as error:
+        source.seek(0)
+        start = source.read(12)
+        if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS:
+            raise UnsupportedInput("HEIC pictures need: pip install 'pixa[heif]'") from error
         if source.seek(0, os.SEEK_END) == 0:
             raise UnsupportedInput("the file is empty") from error
         raise UnsupportedInput("not a picture, or in a format that Pillow does not read") from error
@@ -114,7 +125,11 @@ def load(source: str | os.PathLike | bytes | BinaryIO, deep: bool = False) -> Pi
 
 
 def _read(file: BinaryIO, deep: bool) -> Picture:
+    if find_spec("pillow_heif"):
+        import_module("pillow_heif").register_heif_opener()
     with Image.open(file) as image:
+        if image.format == "TIFF" and (DNG_VERSION in image.tag_v2 or image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1):
+            raise UnsupportedInput("a raw photograph, of which only a preview could be taken: develop it first")
         if image.format == "EPS":
             raise UnsupportedInput("PostScript is a program, not a picture: convert it first")
         if (frames := getattr(image, "n_frames", 1)) > 1 and image.format not in STILL:
@@ -284,9 +299,11 @@ def _take_orientation(exif: bytes) -> tuple[int, bytes]:
         (directory,) = struct.unpack_from(order + "I", exif, 4)
         (count,) = struct.unpack_from(order + "H", exif, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, entry)
-            if tag == ORIENTATION:
-                return value, exif[: entry + 8] + struct.pack(order + "H", 1) + exif[entry + 10 :]
+            tag, kind = struct.unpack_from(order + "HH", exif, entry)
+            if tag == ORIENTATION and kind in EXIF_INTEGERS:
+                form = order + EXIF_INTEGERS[kind]
+                (value,), behind = struct.unpack_from(form, exif, entry + 8), entry + 8 + struct.calcsize(form)
+                return value, exif[: entry + 8] + struct.pack(form, 1) + exif[behind:]
     except struct.error:
         pass
     return 1, exif

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zlib
-from functools import cache, cached_property
+from functools import cache
 from io import BytesIO
 from math import isinf
 from string import ascii_lowercase
@@ -18,8 +18,10 @@ import onnxruntime as ort
 
 from pixa.bitstream.delta import read_delta
 from pixa.bitstream.tables import Tables
-from pixa.coding import latents, tokens
-from pixa.coding.latents import Memory
+from pixa.coding import tokens
+from pixa.coding.inter import GRAPH_INPUTS, InterCodec
+from pixa.coding.latents import LatentCodec, Memory
+from pixa.coding.tile import TileCodec
 from pixa.errors import ModelMissing
 from pixa.models.registry import ModelEntry
 from pixa.motion.vectors import VectorNet
@@ -32,7 +34,7 @@ LARGE_BLOCK = 31 << 20  # bytes; fresh pages for the arrays of every tile would 
 
 
 class OnnxModel:
-    """A model's sessions, level vectors and tables.
+    """A loaded model: sessions of its graphs and the arrays of its tables.
 
     The exact networks are tried on a stored vector first, so that a runtime whose arithmetic differs is refused
     instead of decoding garbage.
@@ -43,13 +45,15 @@ class OnnxModel:
         optimise: let onnxruntime rewrite the graphs.
 
     Attributes:
-        coder: the module that codes a tile.
+        codec: how its tiles are coded.
+        channels: of what is coded, C.
 
     Raises:
         ModelMissing: a file is missing or altered, or the self-test fails.
     """
 
-    coder = latents
+    codec: TileCodec
+    channels: int
 
     def __init__(self, entry: ModelEntry, threads: int = 0, optimise: bool = True):
         self.entry, self.threads, self.optimise = entry, threads, optimise
@@ -62,18 +66,40 @@ class OnnxModel:
         self.prepare()
         self.self_test()
 
-    def session(self, graph: str, beside: bool = False) -> ort.InferenceSession:
-        """A graph ready to run, `beside` other work with one thread."""
-        with self.loading:
-            if (graph, beside) not in self.sessions:
-                self.sessions[graph, beside] = self.load(graph, beside)
-            return self.sessions[graph, beside]
+    def prepare(self) -> None:
+        """Make what the codec needs of the arrays."""
+        raise NotImplementedError
 
-    def load(self, graph: str, beside: bool) -> ort.InferenceSession:
+    def self_test(self) -> None:
+        """Try the exact networks.
+
+        Raises:
+            ModelMissing: they give something else than they should.
+        """
+        if self.self_test_digest() == self.arrays["test_sha256"].tobytes():
+            return
+        if not self.native:
+            raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
+        self.native = {}  # its floats may be exact where its integers are not
+        self.sessions.clear()
+        self.self_test()
+
+    def self_test_digest(self) -> bytes:
+        """SHA-256 of what the exact networks make of the stored vector."""
+        raise NotImplementedError
+
+    def session(self, graph: str, single_thread: bool = False) -> ort.InferenceSession:
+        """A graph ready to run; with one thread where other work is done meanwhile."""
+        with self.loading:
+            if (graph, single_thread) not in self.sessions:
+                self.sessions[graph, single_thread] = self.load(graph, single_thread)
+            return self.sessions[graph, single_thread]
+
+    def load(self, graph: str, single_thread: bool) -> ort.InferenceSession:
         native = graph == NATIVE or (graph != SYNTHESIS and graph in self.native)
         integers = native and graph.startswith("scale") and graph != "scale_a"  # no faster with more threads than one
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1 if beside or integers else self.threads
+        options.intra_op_num_threads = 1 if single_thread or integers else self.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not self.optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -86,84 +112,56 @@ class OnnxModel:
         """How many threads there may be."""
         return self.threads or os.cpu_count() or 1
 
+    def run(self, graph: str, single_thread: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
+        """The outputs of a graph; `single_thread` as for `session`."""
+        return self.session(graph, single_thread).run(None, inputs)
+
+    def inputs(self, graph: str, single_thread: bool = False) -> list[str]:
+        return [i.name for i in self.session(graph, single_thread).get_inputs()]
+
+    def outputs(self, graph: str, single_thread: bool = False) -> list[str]:
+        return [o.name for o in self.session(graph, single_thread).get_outputs()]
+
+    def analysis(self, picture: np.ndarray) -> np.ndarray:
+        """g_a: (H, W, 3) uint8, sides multiples of the stride -> y (C, H/stride, W/stride)."""
+        return self.run("analysis", picture=picture[None])[0][0]
+
+    def synthesis(self, y_hat: np.ndarray, level: int, single_thread: bool = False) -> np.ndarray:
+        """g_s: y_hat (C, h, w) -> (stride*h, stride*w, 3) uint8; `single_thread` as for `session`."""
+        raise NotImplementedError
+
+
+class LatentModel(OnnxModel):
+    """A model of pictures as latents; see `pixa.coding.latents`."""
+
     def prepare(self) -> None:
-        """Make what the coder needs of the arrays."""
         self.tables = Tables(self.arrays["limits"], self.arrays["frequencies"])
         passes = self.arrays["passes"].astype(bool)
-        self.passes = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]
+        self.passes = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]  # by square, or by parity
+        self.channels = self.arrays["gain"].shape[1]
+        self.codec = LatentCodec(self)
 
-    @property
-    def channels(self) -> int:
-        """Latent channels M."""
-        return self.arrays["gain"].shape[1]
-
-    @property
-    def rebuilt_channels(self) -> int:
-        """Channels of y_hat."""
-        return self.channels
-
-    def self_test(self) -> None:
-        digest, given = hashlib.sha256(), ("z", "past_1", "past_2")
-        memory = {n: self.arrays[f"test_{n}"].astype(np.float32) for n in given if f"test_{n}" in self.arrays}
+    def self_test_digest(self) -> bytes:
+        digest, names = hashlib.sha256(), ("z", *GRAPH_INPUTS)
+        memory = {n: self.arrays[f"test_{n}"].astype(np.float32) for n in names if f"test_{n}" in self.arrays}
         for p, pattern in enumerate(self.passes):
-            index = self.scale(p, memory, SELF_TEST_LEVEL)
-            for output in (*(memory[name] for name in self.outputs(f"scale_{ascii_lowercase[p]}")[:-1]), index):
+            index, outputs = self.scale(p, memory, SELF_TEST_LEVEL)
+            for output in (*outputs.values(), index):
                 digest.update(output.astype(np.uint8).tobytes())
-            memory["magnitude"] = self.arrays["test_magnitude"][:, pattern.any(1)].astype(np.float32)
-        if digest.digest() == self.arrays["test_sha256"].tobytes():
-            return
-        if not self.native:
-            raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
-        self.native = {}  # its floats may be exact where its integers are not
-        self.sessions.clear()
-        self.self_test()
-
-    def run(self, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
-        """The outputs of a graph; `beside` as for `session`."""
-        return self.session(graph, beside).run(None, inputs)
-
-    def inputs(self, graph: str, beside: bool = False) -> list[str]:
-        return [i.name for i in self.session(graph, beside).get_inputs()]
-
-    def outputs(self, graph: str, beside: bool = False) -> list[str]:
-        return [o.name for o in self.session(graph, beside).get_outputs()]
+            magnitude = self.arrays["test_magnitude"][:, pattern.any(1)].astype(np.float32)
+            memory = memory | outputs | {"magnitude": magnitude}
+        return digest.digest()
 
     def vector(self, name: str, level: int) -> np.ndarray:
         return self.arrays[name][level].astype(np.float32).reshape(1, -1, 1, 1)
 
-    def analysis(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8, sides multiples of 16 -> y (M, H/16, W/16)."""
-        return self.run("analysis", picture=picture[None])[0][0]
+    def synthesis(self, y_hat: np.ndarray, level: int, single_thread: bool = False) -> np.ndarray:
+        graph = NATIVE if SYNTHESIS in self.native and self.can_skip_blocks(y_hat, single_thread) else SYNTHESIS
+        return self.run(graph, single_thread, y_hat=y_hat[None], vector=self.vector("vector", level))[0][0]
 
-    def synthesis(
-        self, y_hat: np.ndarray, level: int, beside: bool = False, context: np.ndarray | None = None
-    ) -> np.ndarray:
-        """y_hat (M, h, w) -> (16h, 16w, 3) uint8; `beside` as for `session`.
-
-        Args:
-            context: (planes, 16h, 16w), zeros where it is not given, of a model that knows of such. Its samples are
-                float32 in levels, neither rounded nor clipped.
-        """
-        graph = NATIVE if SYNTHESIS in self.native and self.calm(y_hat, beside) else SYNTHESIS
-        given = {"y_hat": y_hat[None], "vector": self.vector("vector", level)}
-        if self.planes:
-            shape = (self.planes, *(latents.STRIDE * n for n in y_hat.shape[1:]))
-            given["context"] = (np.zeros(shape, np.float32) if context is None else context)[None]
-        return self.run(graph, beside, **given)[0][0]
-
-    @property
-    def planes(self) -> int:
-        """Of what the synthesis sees beside the latents."""
-        return int(self.arrays.get("planes", 0))
-
-    @cached_property
-    def vectors(self) -> VectorNet:
-        """See `pixa.coding.inter.Predictor`."""
-        return VectorNet(self.arrays)
-
-    def calm(self, y_hat: np.ndarray, beside: bool) -> bool:
+    def can_skip_blocks(self, y_hat: np.ndarray, single_thread: bool) -> bool:
         """Whether the native graph (`pixa.models.export.native`) shows y_hat (M, h, w) as the whole synthesis does."""
-        facts = self.session(NATIVE, beside).get_modelmeta().custom_metadata_map
+        facts = self.session(NATIVE, single_thread).get_modelmeta().custom_metadata_map
         if isinf(limit := float(facts["limit"])):
             return True
         squares = np.square(y_hat)
@@ -173,32 +171,24 @@ class OnnxModel:
     def hyper(self, y: np.ndarray) -> np.ndarray:
         return self.run("hyper", y=y)[0]
 
-    def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
-        """See `pixa.coding.inter.Predictor`."""
-        return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
-
-    def share(self, level: int) -> float:
-        """See `pixa.coding.inter.Predictor`."""
-        return float(self.arrays["bypass"][level, 0])
-
-    def scale(self, p: int, memory: Memory, level: int) -> np.ndarray:
-        """See `pixa.coding.latents.Nets`."""
+    def scale(self, p: int, memory: Memory, level: int) -> tuple[np.ndarray, Memory]:
+        """See `pixa.coding.latents.LatentModel`."""
         graph = f"scale_{ascii_lowercase[p]}"
         vectors = {
             "index_bias": f"index_bias_{ascii_lowercase[p]}",
             "z_scale": "z_scale",
             "feature_bias": "feature_bias",
         }
-        known = memory | {name: self.vector(vectors[name], level) for name in self.inputs(graph) if name in vectors}
-        (index,) = self.recall(graph, known, memory)
-        return index
+        own = {name: self.vector(vectors[name], level) for name in self.inputs(graph) if name in vectors}
+        (index,), outputs = self.answer(graph, memory | own)
+        return index, outputs
 
-    def mean(self, p: int, memory: Memory, beside: bool = False) -> np.ndarray:
-        """See `pixa.coding.latents.Nets`."""
-        means = self.recall(f"mean_{ascii_lowercase[p]}", memory, memory, beside)
-        return means[0] if len(means) == 1 else self.placed(p, means)
+    def mean(self, p: int, memory: Memory, single_thread: bool = False) -> tuple[np.ndarray, Memory]:
+        """See `pixa.coding.latents.LatentModel`."""
+        means, outputs = self.answer(f"mean_{ascii_lowercase[p]}", memory, single_thread)
+        return means[0] if len(means) == 1 else self.interleaved(p, means), outputs
 
-    def placed(self, p: int, phases: list[np.ndarray]) -> np.ndarray:
+    def interleaved(self, p: int, phases: list[np.ndarray]) -> np.ndarray:
         """The means of pass p from those of each position of a 2x2 square (`pixa.models.export.phases`), else zero."""
         pattern = self.passes[p][self.passes[p].any(1)]
         height, width = (first + last - 1 for first, last in zip(phases[0].shape[2:], phases[3].shape[2:], strict=True))
@@ -209,12 +199,48 @@ class OnnxModel:
             mean[:, own[0] : own[-1] + 1, row::2, column::2] = phase[:, :, row:, column:]
         return mean
 
-    def recall(self, graph: str, known: Memory, memory: Memory, beside: bool = False) -> list[np.ndarray]:
-        """Run a graph on what is known and keep what it says, but for the answer, which is returned."""
-        said = self.run(graph, beside, **{name: known[name] for name in self.inputs(graph, beside)})
-        named = list(zip(self.outputs(graph, beside), said, strict=True))
-        memory |= {name: output for name, output in named if not name.startswith(ANSWERS)}
-        return [output for name, output in named if name.startswith(ANSWERS)]
+    def answer(self, graph: str, memory: Memory, single_thread: bool = False) -> tuple[list[np.ndarray], Memory]:
+        """Run a graph on what it needs of the memory: its answers, table indexes or means, and its other outputs."""
+        outputs = self.run(graph, single_thread, **{name: memory[name] for name in self.inputs(graph, single_thread)})
+        named = list(zip(self.outputs(graph, single_thread), outputs, strict=True))
+        answers = [output for name, output in named if name.startswith(ANSWERS)]
+        return answers, {name: output for name, output in named if not name.startswith(ANSWERS)}
+
+
+class InterModel(LatentModel):
+    """A model of inter frames; see `pixa.coding.inter`.
+
+    Attributes:
+        planes: of what its synthesis sees beside latents, see `synthesis`.
+        vectors: the network that expects motion.
+    """
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.planes, self.vectors = int(self.arrays["planes"]), VectorNet(self.arrays)
+        self.codec = InterCodec(self)
+
+    def synthesis(
+        self, y_hat: np.ndarray, level: int, single_thread: bool = False, context: np.ndarray | None = None
+    ) -> np.ndarray:
+        """g_s: y_hat (M, h, w) -> (16h, 16w, 3) float32 in levels, neither rounded nor clipped.
+
+        Args:
+            context: (planes, 16h, 16w), zeros where it is not given; see `pixa.coding.tile.CarryOver.context`.
+        """
+        if context is None:
+            context = np.zeros((self.planes, *(self.codec.stride * n for n in y_hat.shape[1:])), np.float32)
+        graph = NATIVE if SYNTHESIS in self.native else SYNTHESIS
+        given = {"y_hat": y_hat[None], "vector": self.vector("vector", level), "context": context[None]}
+        return self.run(graph, single_thread, **given)[0][0]
+
+    def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
+        """See `pixa.coding.inter.InterModel`."""
+        return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
+
+    def carry_weight(self, level: int) -> float:
+        """See `pixa.coding.inter.InterModel`."""
+        return float(self.arrays["bypass"][level, 0])
 
 
 class TokenModel(OnnxModel):
@@ -224,22 +250,13 @@ class TokenModel(OnnxModel):
         integers: what arithmetic the entropy model is done in.
     """
 
-    coder = tokens
     integers = np.float32
 
     def prepare(self) -> None:
-        self.prior = tokens.Prior(self)
+        self.channels, self.prior = self.arrays["codes"].shape[2], tokens.Prior(self)
+        self.codec = tokens.TokenCodec(self)
 
-    @property
-    def channels(self) -> int:
-        """Dimensions d of a code."""
-        return self.arrays["codes"].shape[2]
-
-    @property
-    def rebuilt_channels(self) -> int:
-        return self.channels + 3
-
-    def self_test(self) -> None:
+    def self_test_digest(self) -> bytes:
         digest, symbols = hashlib.sha256(), self.arrays["test_symbols"]
 
         def take(grid: int, rates: np.ndarray, rows: np.ndarray, columns: np.ndarray, member: bool) -> np.ndarray:
@@ -248,15 +265,14 @@ class TokenModel(OnnxModel):
 
         for nested in (False, True):
             self.prior.walk(self.arrays["test_map"], nested, take)
-        if digest.digest() != self.arrays["test_sha256"].tobytes():
-            raise ModelMissing("the self-test of the model failed: this machine's arithmetic is not exact")
+        return digest.digest()
 
-    def synthesis(self, y_hat: np.ndarray, level: int, beside: bool = False) -> np.ndarray:
-        """y_hat (d + 3, h, w), sides even -> (8h, 8w, 3) uint8; `beside` as for `session`."""
-        return self.run("synthesis", beside, y_hat=y_hat[None])[0][0]
+    def synthesis(self, y_hat: np.ndarray, level: int, single_thread: bool = False) -> np.ndarray:
+        """As that of `OnnxModel`; sides of y_hat even."""
+        return self.run(SYNTHESIS, single_thread, y_hat=y_hat[None])[0][0]
 
 
-KINDS = {"latents": OnnxModel, "tokens": TokenModel}
+CODINGS: dict[str, type[OnnxModel]] = {"latents": LatentModel, "inter": InterModel, "tokens": TokenModel}
 
 
 def check_files(entry: ModelEntry) -> None:
@@ -305,8 +321,13 @@ def read(entry: ModelEntry, name: str) -> bytes:
     return path.read_bytes()
 
 
+def open_model(entry: ModelEntry, threads: int = 0, optimise: bool = True) -> OnnxModel:
+    """A model by what its tiles hold; arguments and errors as those of `OnnxModel`."""
+    return CODINGS[entry.coding](entry, threads, optimise)
+
+
 @cache
 def load_model(entry: ModelEntry, threads: int = 0) -> OnnxModel:
     """A loaded model, kept for the life of the process."""
     np.empty(LARGE_BLOCK, np.uint8)  # freed at once; from then on glibc keeps the pages of what is freed and smaller
-    return KINDS[entry.coding](entry, threads)
+    return open_model(entry, threads)

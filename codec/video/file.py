@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import BinaryIO, NamedTuple, Self
 
-from pixa.bitstream.container import ANCILLARY, PREFIX, VERSION, ChunkType
+from pixa.bitstream.chunks import ANCILLARY, NOT_IN_VIDEOS, VIDEO_BODY, ChunkType, chunk_name
+from pixa.bitstream.container import PREFIX, VERSION
 from pixa.bitstream.deflate import MAX_METADATA, read_metadata
 from pixa.bitstream.headers import Head, ModelReference, VideoHeader
 from pixa.bitstream.packets import SMALLEST_PACKET, ChunkFile, Index, KeyFrame, Packet, Pieces
 from pixa.errors import Corrupt, LimitExceeded, ModelMissing, UnsupportedInput, UnsupportedVersion
-from pixa.image.decoder import MAX_PIXELS, chunk_name
+from pixa.image.decoder import MAX_PIXELS
 from pixa.models.registry import find_wire
 
 DENSEST = 16  # bytes a pixel that no coding of 16-bit symbols reaches
@@ -73,7 +74,7 @@ class VideoFile:
         found, place = {}, len(PREFIX)
         while place < self.chunks.size:
             kind, start, length = self.chunks.span(place)
-            if kind in (ChunkType.PACKET, ChunkType.AUDIO, ChunkType.INDEX):
+            if kind in VIDEO_BODY:
                 break
             if not found and kind != ChunkType.HEAD:
                 raise Corrupt("the file does not begin with its header")
@@ -93,7 +94,7 @@ class VideoFile:
                 self.head = self.read_head(chunk.payload, max_pixels)
         if ChunkType.VIDEO not in found:
             raise Corrupt("the file is cut: it tells nothing of its frames")
-        if not {ChunkType.ALPHA, ChunkType.TILE}.isdisjoint(found):
+        if not NOT_IN_VIDEOS.isdisjoint(found):
             raise Corrupt("the file has parts that its header does not announce")
         self.header = VideoHeader.read(found[ChunkType.VIDEO])
         self.reference = ModelReference.read(found[ChunkType.MODEL]) if ChunkType.MODEL in found else None

@@ -14,24 +14,23 @@ from typing import NamedTuple
 import numpy as np
 
 from pixa.bitstream.headers import Head
-from pixa.coding.inter import Bypass
-from pixa.coding.latents import Memory, TileSymbols
-from pixa.image.picture import analysed, helpers, latent_size, pixel_slices, synthesised, tile_slices
+from pixa.coding.tile import CodedTile, Reconstruction, RefFrame, TileContext, TileInput, TileSymbols
+from pixa.image.picture import analysed, helpers, latent_size, pixel_slices, synthesised, tile_shape, tile_slices
 from pixa.runtime.model import OnnxModel
 
 IN_FLIGHT = 1 << 23  # pixels of the frames that are worked on at a time, unless a single one has more
 
 
 class Coded(NamedTuple):
-    """A frame as an encoder has coded it: what `encode_tile` returns of every tile."""
+    """A frame as an encoder has coded it."""
 
     key: bool
     level: int
-    tiles: list[tuple[bytes, np.ndarray, np.ndarray, Bypass | None, np.ndarray | None]]
+    tiles: list[CodedTile]
 
     @property
     def payloads(self) -> list[bytes]:
-        return [tile[0] for tile in self.tiles]
+        return [tile.payload for tile in self.tiles]
 
     @property
     def size(self) -> int:
@@ -52,47 +51,48 @@ class FrameCoder:
         inter: the model of the other frames, if there are such.
 
     Attributes:
-        past: symbols of the last frames, tile by tile, as `pixa.coding.inter` says.
-        shown: latents and samples of the last frame that was shown, likewise.
+        contexts: what the next frame's symbols are coded with, tile by tile.
+        references: the last frame that was shown, tile by tile.
     """
 
     def __init__(self, head: Head, key: OnnxModel, inter: OnnxModel | None = None):
         self.head, self.key, self.inter = head, key, inter
-        self.tiles = list(tile_slices(head, key.coder))
-        self.past: list[Memory] = []
-        self.shown: list[Memory] = []
+        self.tiles, self.stride = list(tile_slices(head, key.codec)), key.codec.stride
+        self.size = latent_size(head.width, head.height, key.codec)
+        self.contexts: list[TileContext] = []
+        self.references: list[RefFrame] = []
 
-    def nets(self, key: bool) -> OnnxModel:
+    def model(self, key: bool) -> OnnxModel:
         return self.key if key else self.inter
+
+    def pixels(self, tile: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Rows and columns of pixels of a tile."""
+        return pixel_slices(tile, self.stride)
 
     def analyse(self, samples: np.ndarray, key: bool) -> np.ndarray:
         """Samples (H, W, 3) uint8 -> latents (M, h, w)."""
-        return analysed(self.nets(key), samples)
+        return analysed(self.model(key), samples)
 
-    def code(self, samples: np.ndarray, y: np.ndarray, level: int, key: bool, trade: bool = False) -> Coded:
+    def code(self, samples: np.ndarray, y: np.ndarray, level: int, key: bool, rdoq: bool = False) -> Coded:
         """Code a frame of samples (H, W, 3) and latents y (M, h, w).
 
         Args:
-            trade: quantise rate-distortion optimally instead of rounding.
+            rdoq: quantise rate-distortion optimally instead of rounding.
         """
-        nets = self.nets(key)
-        told = [{}] * len(self.tiles)
-        if not key:
-            picture = self.padded(samples)
-            parts = zip(self.past, self.shown, self.tiles, strict=True)
-            told = [{"past": past | shown | {"picture": picture[pixel_slices(tile)]}} for past, shown, tile in parts]
-        tiles = [
-            nets.coder.encode_tile(y[:, *tile], level, nets, trade, **seen)
-            for tile, seen in zip(self.tiles, told, strict=True)
-        ]
+        codec = self.model(key).codec
+        if key:
+            return Coded(key, level, [codec.encode(TileInput(y[:, *tile], rdoq=rdoq), level) for tile in self.tiles])
+        picture, tiles = self.padded(samples), []
+        for tile, context, reference in zip(self.tiles, self.contexts, self.references, strict=True):
+            given = TileInput(y[:, *tile], picture=picture[self.pixels(tile)], rdoq=rdoq)
+            tiles.append(codec.encode(given, level, context, reference))
         return Coded(key, level, tiles)
 
     def keep(self, coded: Coded) -> None:
         """Let the next frames follow this one."""
         if self.inter:
-            _, y_hat, symbols, bypasses, fields = zip(*coded.tiles, strict=True)
-            self.remember([y[None] for y in symbols], fields, coded.key)
-            self.rebuild(y_hat, bypasses, coded.level, coded.key)
+            self.remember(coded.tiles, coded.key)
+            self.rebuild([tile.reconstruction for tile in coded.tiles], coded.level, coded.key)
 
     def symbols(self, payloads: list[bytes], level: int, key: bool) -> list[TileSymbols]:
         """The integers of a frame, tile by tile.
@@ -100,100 +100,81 @@ class FrameCoder:
         Raises:
             Corrupt: a payload contradicts itself.
         """
-        nets = self.nets(key)
-        told = [{}] * len(self.tiles) if key else [{"past": dict(past)} for past in self.past]
+        codec, contexts = self.model(key).codec, [None] * len(self.tiles) if key else self.contexts
         symbols = [
-            nets.coder.TileSymbols(payload, nets.channels, *(s.stop - s.start for s in tile), level, nets, **seen)
-            for payload, tile, seen in zip(payloads, self.tiles, told, strict=True)
+            codec.decode(payload, tile_shape(codec.channels, tile), level, context)
+            for payload, tile, context in zip(payloads, self.tiles, contexts, strict=True)
         ]
         if self.inter:
-            self.remember([tile.y for tile in symbols], [tile.motion for tile in symbols], key)
+            self.remember(symbols, key)
         return symbols
 
     def show(self, symbols: list[TileSymbols], level: int, key: bool) -> np.ndarray:
         """The samples (H, W, 3) uint8 of a frame of such integers; the frame before must have been shown."""
-        if not key:
-            for tile, shown in zip(symbols, self.shown, strict=True):
-                tile.past |= shown
-        y_hat = [tile.reconstruct(self.nets(key)) for tile in symbols]
-        return self.rebuild(y_hat, [tile.bypass for tile in symbols], level, key)
+        codec, references = self.model(key).codec, [None] * len(self.tiles) if key else self.references
+        return self.rebuild(list(map(codec.reconstruct, symbols, references)), level, key)
 
-    def remember(self, symbols: list[np.ndarray], fields: Sequence[np.ndarray | None], key: bool) -> None:
-        """Note the symbols of the tiles, each (1, M, h, w), and their motion, which key frames have none of."""
+    def remember(self, tiles: Sequence[CodedTile | TileSymbols], key: bool) -> None:
+        """Note symbols and motion of the tiles of a frame."""
         if key:
-            before = [np.zeros_like(y) for y in symbols]
-            fields = [np.zeros((*y.shape[2:], 2), np.int32) for y in symbols]
+            fields = [np.zeros((*tile.y.shape[1:], 2), np.int32) for tile in tiles]
+            before = [np.zeros_like(tile.y[None]) for tile in tiles]
         else:
-            before = [memory["past_1"] for memory in self.past]
-        self.past = [
-            {"past_1": y, "past_2": last, "past_field": field}
-            for y, last, field in zip(symbols, before, fields, strict=True)
+            fields = [tile.motion for tile in tiles]
+            before = [context.prev_symbols[0] for context in self.contexts]
+        self.contexts = [
+            TileContext((tile.y[None], last), field) for tile, last, field in zip(tiles, before, fields, strict=True)
         ]
 
-    def rebuild(
-        self, parts: Sequence[np.ndarray], bypasses: Sequence[Bypass | None], level: int, key: bool
-    ) -> np.ndarray:
-        """The samples (H, W, 3) uint8 of latents of the tiles, each (C, h, w), and of what these take over from the
-        past; the next frame may see them.
-        """
-        if not all(bypasses):
-            samples = self.synthesise(parts, level, key)
-        elif all(bypass.skip.all() for bypass in bypasses):
+    def rebuild(self, tiles: Sequence[Reconstruction], level: int, key: bool) -> np.ndarray:
+        """The samples (H, W, 3) uint8 of the tiles of a frame; the next frame may see them."""
+        carry_overs = [tile.carry_over for tile in tiles]
+        if not all(carry_overs):
+            samples = self.synthesise([tile.y_hat for tile in tiles], level, key)
+        elif all(carry_over.skip.all() for carry_over in carry_overs):
             samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
-            for tile, bypass in zip(self.tiles, bypasses, strict=True):
-                target = samples[pixel_slices(tile)]
-                target[:] = bypass.moved[: target.shape[0], : target.shape[1]]
+            for tile, carry_over in zip(self.tiles, carry_overs, strict=True):
+                target = samples[self.pixels(tile)]
+                target[:] = carry_over.moved[: target.shape[0], : target.shape[1]]
         else:
-            samples = self.follow(parts, bypasses, level)
+            samples = self.synthesise_inter(tiles, level)
         if self.inter:
             picture = self.padded(samples)
-            self.shown = [
-                {"past_hat_1": part[None], "past_picture": picture[pixel_slices(tile)]}
-                for part, tile in zip(parts, self.tiles, strict=True)
+            self.references = [
+                RefFrame(part.y_hat, picture[self.pixels(tile)]) for part, tile in zip(tiles, self.tiles, strict=True)
             ]
         return samples
 
-    def follow(self, parts: Sequence[np.ndarray], bypasses: Sequence[Bypass], level: int) -> np.ndarray:
-        """The samples (H, W, 3) uint8 of a frame that takes over something from the past."""
-        kind = np.float32 if self.inter.planes else np.uint8
-        taken = self.synthesise([bypass.predicted for bypass in bypasses], level, False, kind).astype(np.float32)
-        stride, (height, width) = self.key.coder.STRIDE, latent_size(self.head.width, self.head.height, self.key.coder)
-        context = np.zeros((self.inter.planes, stride * height, stride * width), np.float32)
-        for tile, bypass in zip(self.tiles, bypasses, strict=True):
-            place = pixel_slices(tile)
-            taken[place] = bypass.taken(taken[place])
-            if self.inter.planes:
-                target = context[:, *place][:, : taken[place].shape[0], : taken[place].shape[1]]
-                target[:] = bypass.context(taken[place])
-        taken += self.synthesise(parts, level, False, kind, context)
-        return np.rint(taken).clip(0, 255).astype(np.uint8)
+    def synthesise_inter(self, tiles: Sequence[Reconstruction], level: int) -> np.ndarray:
+        """The samples (H, W, 3) uint8 of a frame that takes over something from its reference."""
+        carried = self.synthesise([tile.carry_over.predicted for tile in tiles], level, False)
+        context = np.zeros((self.inter.planes, *(self.stride * n for n in self.size)), np.float32)
+        for place, tile in zip(map(self.pixels, self.tiles), tiles, strict=True):
+            carried[place] = tile.carry_over.carried(carried[place])
+            target = context[:, *place][:, : carried[place].shape[0], : carried[place].shape[1]]
+            target[:] = tile.carry_over.context(carried[place])
+        carried += self.synthesise([tile.y_hat for tile in tiles], level, False, context)
+        return np.rint(carried).clip(0, 255).astype(np.uint8)
 
     def synthesise(
-        self,
-        parts: Sequence[np.ndarray],
-        level: int,
-        key: bool,
-        kind: type = np.uint8,
-        context: np.ndarray | None = None,
+        self, parts: Sequence[np.ndarray], level: int, key: bool, context: np.ndarray | None = None
     ) -> np.ndarray:
-        """The samples (H, W, 3) that latents of the tiles, each (C, h, w), show; float32 and with a context (planes,
-        16h, 16w) of models that know of such.
+        """The samples (H, W, 3) that latents of the tiles, each (C, h, w), show: of key frames uint8, of others
+        float32, with a context (planes, 16h, 16w).
         """
-        nets, size = self.nets(key), latent_size(self.head.width, self.head.height, self.key.coder)
-        y_hat = np.empty((nets.rebuilt_channels, *size), np.float32)
+        model = self.model(key)
+        y_hat = np.empty((model.codec.y_hat_channels, *self.size), np.float32)
         for tile, part in zip(self.tiles, parts, strict=True):
             y_hat[:, *tile] = part
-        samples = np.empty((self.head.height, self.head.width, 3), kind)
-        with helpers(nets) as pool:
-            for target, rgb in synthesised(nets, y_hat, level, samples, pool, context=context):
+        samples = np.empty((self.head.height, self.head.width, 3), np.uint8 if key else np.float32)
+        with helpers(model) as pool:
+            for target, rgb in synthesised(model, y_hat, level, samples, pool, context=context):
                 target[:] = rgb
         return samples
 
     def padded(self, samples: np.ndarray) -> np.ndarray:
         """Samples continued to whole latents as they are at the edge."""
-        stride = self.key.coder.STRIDE
-        height, width = latent_size(self.head.width, self.head.height, self.key.coder)
-        missing = (stride * height - samples.shape[0], stride * width - samples.shape[1])
+        missing = [self.stride * n - side for n, side in zip(self.size, samples.shape, strict=False)]
         return np.pad(samples, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
 

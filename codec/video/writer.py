@@ -11,12 +11,13 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from pixa.bitstream.container import PREFIX, ChunkType, write_chunk
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import PREFIX, write_chunk
 from pixa.bitstream.deflate import write_metadata
 from pixa.bitstream.headers import Head, ModelReference, VideoHeader
 from pixa.bitstream.packets import Index, KeyFrame, Packet
 from pixa.errors import UnsupportedInput, UsageError
-from pixa.image.picture import SEARCH_STEPS, TILE_LOG2, level_of
+from pixa.image.picture import SEARCH_STEPS, level_of
 from pixa.models.registry import find_model, list_models
 from pixa.pixels import Picture
 from pixa.runtime.model import load_model
@@ -77,12 +78,12 @@ class VideoWriter:
         if effort not in range(min(SEARCH_STEPS)):
             raise UsageError(f"effort {effort} is outside 0 to {min(SEARCH_STEPS) - 1}, which is what videos take")
         self.entry = find_model(model or default_model(), tune)
-        self.key_entry = find_model(self.entry.intra) if self.entry.intra else self.entry
-        if self.key_entry.coding != "latents":
+        self.key_entry = find_model(self.entry.key_model) if self.entry.key_model else self.entry
+        if "key frames" not in self.key_entry.can:
             raise UsageError(f"{self.key_entry.name} codes pictures alone")
         header = header or constant_rate(fps)
-        self.header = replace(header, gop=keyint if self.entry.intra else 1)
-        self.file, self.tags, self.trade, self.jobs = file, tags or {}, effort > 0 or bool(self.entry.intra), jobs
+        self.header = replace(header, gop=keyint if self.entry.key_model else 1)
+        self.file, self.tags, self.rdoq, self.jobs = file, tags or {}, effort > 0 or bool(self.entry.key_model), jobs
         self.quality, self.bitrate, self.expected = quality, bitrate, frames
         self.coder: FrameCoder | None = None
         self.pending: deque[tuple[Future, np.ndarray, Packet]] = deque()
@@ -139,14 +140,14 @@ class VideoWriter:
             level=0,
             model=self.key_entry.wire_id,
             model_hash=int(self.key_entry.hash, 16),
-            tile_log2=TILE_LOG2,
+            tile_log2=key.codec.tile_log2(0),
         )
         self.coder = FrameCoder(head, key, inter)
         if self.bitrate is None:
             self.rate = ConstantQuality(level_of(60 if self.quality is None else self.quality), self.header.gop)
         else:
             y, rate = self.coder.analyse(samples, True), float(self.header.rate)
-            probe = lambda level: self.coder.code(samples, y, level, True, self.trade).size
+            probe = lambda level: self.coder.code(samples, y, level, True, self.rdoq).size
             self.rate = ConstantBitrate(self.bitrate / rate, rate, self.header.gop, self.expected, probe)
         self.put(PREFIX)
         self.put(write_chunk(ChunkType.HEAD, replace(head, level=self.rate.first).write()))
@@ -163,7 +164,7 @@ class VideoWriter:
     def work(self, samples: np.ndarray, level: int | None) -> np.ndarray | Coded:
         """What of a frame does not depend on others: latents, or all of it where there are only key frames."""
         y = self.coder.analyse(samples, level is not None)
-        return y if level is None else self.coder.code(samples, y, level, True, self.trade)
+        return y if level is None else self.coder.code(samples, y, level, True, self.rdoq)
 
     def finish(self) -> None:
         """Write the oldest frame that is worked on."""
@@ -184,7 +185,7 @@ class VideoWriter:
         """Code a frame, which follows those before unless their group ends or it takes fewer bytes by itself."""
         passed = number - self.group.number if self.group else self.header.gop
         if passed < self.header.gop:
-            coded = self.coder.code(samples, y, self.rate.level(passed), False, self.trade)
+            coded = self.coder.code(samples, y, self.rate.level(passed), False, self.rdoq)
             doubtful = coded.size > DOUBTFUL * self.alone * 2 ** (coded.level / OCTAVE)
             if not doubtful or passed < SHORTEST or coded.size < self.by_itself(samples, coded.level).size:
                 return coded
@@ -192,7 +193,7 @@ class VideoWriter:
 
     def by_itself(self, samples: np.ndarray, level: int) -> Coded:
         """Code a key frame."""
-        coded = self.coder.code(samples, self.coder.analyse(samples, True), level, True, self.trade)
+        coded = self.coder.code(samples, self.coder.analyse(samples, True), level, True, self.rdoq)
         self.alone = coded.size / 2 ** (level / OCTAVE)
         return coded
 
@@ -242,7 +243,7 @@ class VideoWriter:
 
 def default_model() -> str:
     """The newest model that sees past frames, or else the default image model."""
-    return next((f"{entry.name}.{entry.tag}" for entry in reversed(list_models()) if entry.intra), "fast")
+    return next((f"{entry.name}.{entry.tag}" for entry in reversed(list_models()) if entry.key_model), "fast")
 
 
 def constant_rate(fps: float | Fraction) -> VideoHeader:

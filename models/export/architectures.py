@@ -26,7 +26,7 @@ class Architecture(NamedTuple):
         passes: (P, M, 2) booleans, whether pass p codes channel c where (row + column) % 2 is 0 and 1; or (P, M, 4),
             the positions of every 2x2 square row by row.
         extras: what else a decoder runs.
-        inter: it codes the frames of a video that follow others.
+        coding, can: of its models, see `pixa.models.registry.ModelEntry`.
     """
 
     key: str
@@ -38,7 +38,13 @@ class Architecture(NamedTuple):
     means: Callable[[Backbone], list[Network]]
     passes: Callable[[Backbone], np.ndarray]
     extras: Callable[[Backbone], list[Network]] = lambda model: []
-    inter: bool = False
+    coding: str = "latents"
+    can: tuple[str, ...] = ("pictures", "key frames", "search", "latents", "bundle")
+
+    @property
+    def inter(self) -> bool:
+        """Whether it codes inter frames."""
+        return "inter frames" in self.can
 
 
 FAST = Architecture(
@@ -71,7 +77,8 @@ STEM = Architecture(
     stem_graphs.means,
     stem_graphs.passes,
     stem_graphs.extras,
-    inter=True,
+    coding="inter",
+    can=("inter frames",),
 )
 ARCHITECTURES = {architecture.key: architecture for architecture in (FAST, MLIC, STEM)}
 

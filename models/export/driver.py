@@ -227,9 +227,11 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = 
         "synthesis_halo": -(-(c.synthesis_high + 2 * c.synthesis_low) // 2),
         "decoder": needed,
         "encoder": [f"{network.name}.onnx" for network in encoder(model)],
+        "coding": architecture.coding,
+        "can": list(architecture.can),
     }
     entry |= native.write(model, folder, native.NOTHING if intra else native.find_quiet(model))
-    entry |= {"intra": intra} if intra else {"reduced": reduced.write(model, folder)}
+    entry |= {"key_model": intra} if intra else {"reduced": reduced.write(model, folder)}
     enter(entry, weights)
     return entry
 

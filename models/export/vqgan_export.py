@@ -243,6 +243,7 @@ def export(model: Vqgan, tag: str, wire_id: int, weights: Path) -> dict:
         "decoder": needed,
         "encoder": ["analysis.onnx"],
         "coding": "tokens",
+        "can": ["pictures"],
     }
     enter(entry, weights)
     return entry

@@ -22,12 +22,13 @@ from unittest import mock
 import numpy as np
 from PIL import Image
 
-from pixa.bitstream.container import MAGIC, PREFIX, Chunk, ChunkType, read_file, read_varint, write_file, write_varint
+from pixa.bitstream.chunks import ChunkType, chunk_name
+from pixa.bitstream.container import MAGIC, PREFIX, Chunk, read_file, read_varint, write_file, write_varint
 from pixa.bitstream.entropy import AnsCoder
 from pixa.bitstream.headers import Head
-from pixa.coding.latents import TileSymbols
+from pixa.coding import latents
 from pixa.image import picture as image
-from pixa.image.decoder import Decoder, chunk_name
+from pixa.image.decoder import Decoder
 from pixa.io.image import picture_to_image
 from pixa.models.registry import find_model, list_models
 from pixa.pixels import Picture
@@ -101,9 +102,9 @@ def metadata() -> dict[str, bytes]:
 
 
 def encoded(
-    samples: np.ndarray, quality: float, tile_log2: int = image.TILE_LOG2, model: str = "fast", **fields
+    samples: np.ndarray, quality: float, tile_log2: int = latents.TILE_LOG2, model: str = "fast", **fields
 ) -> bytes:
-    with mock.patch.object(image, "TILE_LOG2", tile_log2):
+    with mock.patch.object(latents, "TILE_LOG2", tile_log2):
         return image.encode_picture(Picture(samples, **fields), quality, model=model)
 
 
@@ -315,7 +316,7 @@ def first_steps(data: bytes, steps: int = 4) -> Iterator[str]:
         state = coder.pos()[1]
         symbol = coder.decode(tables.categorical[table], 1)[0] - tables.limits[table]
         yield f"state {state:016x}  quantile {state % 2**24:8d}  table {table:2d}  symbol {symbol:2d} of z"
-    symbols = TileSymbols(decoder.tiles[0], nets.channels, 1, 1, level, nets)
+    symbols = nets.codec.decode(decoder.tiles[0], (nets.channels, 1, 1), level)
     for name, values in (("z", symbols.z), ("y", symbols.y)):
         yield f"symbols of {name} other than zero: {np.count_nonzero(values)} of {values.size}"
     yield f"SHA-256 of the symbols: {decoder.symbols_sha256()}"
@@ -349,7 +350,7 @@ def main() -> None:
 
     golden = golden_files()
     write_golden(HERE, golden)
-    for name in {entry.name for entry in list_models() if entry.coding == "latents" and not entry.intra} - {"fast"}:
+    for name in {entry.name for entry in list_models() if entry.coding == "latents"} - {"fast"}:
         files = golden_files(name)
         write_golden(HERE / f"{name}.{find_model(name).tag}", {file: files[file] for file in SOME})
 

@@ -7,7 +7,8 @@ import pytest
 
 import pixa
 from pixa import Decoder
-from pixa.bitstream.container import Chunk, ChunkType, read_file, write_file
+from pixa.bitstream.chunks import ChunkType
+from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.errors import Corrupt
 from pixa.image.conceal import fill
 
@@ -83,7 +84,7 @@ class TestLoss:
         assert decoder.lost == [4, 5]
 
     def test_models_of_latents_go_on_too(self, coffee, monkeypatch):
-        monkeypatch.setattr("pixa.image.picture.TILE_LOG2", 8)
+        monkeypatch.setattr("pixa.coding.latents.TILE_LOG2", 8)
         data = pixa.encode(coffee[:400, :600], 30)
         decoder = Decoder(self.damaged(data, 0), keep_going=True)
         samples = decoder.picture().samples

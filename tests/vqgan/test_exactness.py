@@ -14,11 +14,11 @@ from pixa.errors import ModelMissing
 from pixa.models.export.vqgan_export import export, layer_names
 from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.runtime.model import TokenModel
-from tests.torch_backend import TorchModel
+from tests.support.torch_backend import TorchGraphs
 from tests.vqgan.models import decoded, settled
 
 
-class TorchTokens(TorchModel, TokenModel):
+class TorchTokens(TorchGraphs, TokenModel):
     """Graphs in PyTorch."""
 
 

@@ -70,7 +70,7 @@ class TestFiles:
         rows, columns = np.nonzero((nets.analysis(photo) != nets.analysis(altered)).any(0))
         reach = max(np.abs(rows - 16).max(), np.abs(columns - 20).max())
         assert nets.entry.analysis_halo - 4 < reach <= nets.entry.analysis_halo
-        y_hat = np.random.default_rng(1).normal(size=(nets.rebuilt_channels, 48, 48)).astype(np.float32)
+        y_hat = np.random.default_rng(1).normal(size=(nets.codec.y_hat_channels, 48, 48)).astype(np.float32)
         other = y_hat.copy()
         other[:, 24, 24] += 9
         rows, columns = np.nonzero((nets.synthesis(y_hat, 0) != nets.synthesis(other, 0)).any(2))

@@ -37,7 +37,7 @@ class TestFormat:
             regions = [math.ceil((pixels - 1) % side / 32) for pixels in (decoder.height, decoder.width)]
             plain = PlainTile(tile, *regions, decoder.head.level, nets.arrays)
             sizes = [4 * n for n in regions]
-            own = nets.coder.TileSymbols(tile, nets.channels, *sizes, decoder.head.level, nets)
+            own = nets.codec.decode(tile, (nets.channels, *sizes), decoder.head.level)
             assert plain.integers() == own.integers()
 
 

@@ -13,7 +13,7 @@ const HEAD_SIZE = 14;
 
 export const ChunkType = {
   HEAD: 0x01, MODEL: 0x02, ALPHA: 0x03, TILE: 0x04, VIDEO: 0x10, PACKET: 0x11,
-  ICC: 0x81, EXIF: 0x82, XMP: 0x83, TAGS: 0x85, INDEX: 0x90, AUDIO: 0x91,
+  ICC: 0x81, EXIF: 0x82, XMP: 0x83, TAGS: 0x85, THUMBNAIL: 0x86, INDEX: 0x90, AUDIO: 0x91,
 } as const;
 
 const CRITICAL: ReadonlySet<number> = new Set(Object.values(ChunkType).filter((type) => !(type & ANCILLARY)));
@@ -159,7 +159,7 @@ function checkOrder(head: Head, chunks: Chunk[]): void {
   if ([...CRITICAL].some((type) => count(type) !== (expected[type] ?? 0))) {
     throw new PixaError("Corrupt", "the file has parts that its header does not announce");
   }
-  if (Object.values(METADATA).some((type) => count(type) > 1)) {
+  if ([...Object.values(METADATA), ChunkType.THUMBNAIL].some((type) => count(type) > 1)) {
     throw new PixaError("Corrupt", "a kind of metadata stands twice in the file");
   }
   if (!ordered) throw new PixaError("Corrupt", "the parts of the file are out of order");

@@ -38,7 +38,7 @@ def clip(model: str) -> bytes:
 
 def main() -> None:
     expected = json.loads((HERE / "expected.json").read_text())
-    models = [f"{entry.name}.{entry.tag}" for entry in list_models() if entry.coding == "latents"]
+    models = [f"{entry.name}.{entry.tag}" for entry in list_models() if entry.codes_videos]
     for name in (model for model in models if model not in expected):
         (HERE / f"{name}.pixa").write_bytes(data := clip(name))
         video = Video(io.BytesIO(data), jobs=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 ERRORS = GOLDEN / "errors"
 FOLDERS = [GOLDEN, *sorted(path.parent for path in GOLDEN.glob("*.*/expected.json"))]
 

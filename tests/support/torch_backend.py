@@ -15,7 +15,7 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor
 
 from pixa.models.registry import ModelEntry
-from pixa.runtime.model import OnnxModel
+from pixa.runtime.model import CODINGS, OnnxModel
 
 
 def walk(path: Path, inputs: Mapping[str, object], constant: Callable, operators: Mapping[str, Callable]) -> list:
@@ -51,7 +51,7 @@ def slices(ndim: int, starts: list[int], ends: list[int], axes: list[int]) -> tu
     return tuple(index)
 
 
-class TorchModel(OnnxModel):
+class TorchGraphs(OnnxModel):
     """A model whose networks run in PyTorch.
 
     Args:
@@ -95,7 +95,12 @@ class TorchModel(OnnxModel):
         tensor = torch.tensor(array)
         return tensor.to(self.real) if tensor.dtype == torch.float32 else tensor
 
-    def run(self, graph: str, beside: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
+    def run(self, graph: str, single_thread: bool = False, /, **inputs: np.ndarray) -> list[np.ndarray]:
         tensors = {name: self.value(array) for name, array in inputs.items()}
         outputs = walk(self.entry.folder / f"{graph}.onnx", tensors, self.value, self.operators)
         return [o.numpy() if o.dtype == torch.uint8 else o.float().numpy() for o in outputs]
+
+
+def TorchModel(entry: ModelEntry, dtype: torch.dtype = torch.float32) -> OnnxModel:
+    """A model of any coding whose graphs run in PyTorch; arguments as those of `TorchGraphs`."""
+    return type("TorchModel", (TorchGraphs, CODINGS[entry.coding]), {})(entry, dtype)
