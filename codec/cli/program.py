@@ -57,8 +57,7 @@ exit codes:
 """
 ENCODE = """\
 examples:
-  pixa encode photo.jpg -q 75
-  pixa encode *.png --output-dir packed --bpp 0.5
+  pixa encode *.png --output-dir packed --lossless
   pixa encode clip.mp4 --bitrate 800K --start 10 --duration 5
   ffmpeg -i clip.mp4 -f yuv4mpegpipe - | pixa encode - -o clip.pixa
 """
