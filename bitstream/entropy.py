@@ -15,6 +15,7 @@ import numpy as np
 from pixa.bitstream.container import read_varint, write_varint
 from pixa.bitstream.tables import Tables
 from pixa.errors import Corrupt
+from pixa.native import Damaged, Kernels, kernels
 
 AnsCoder = constriction.stream.stack.AnsCoder
 SEED = 1  # the coder's state before the first symbol, which a decoder must end on; reading too far would end on 0
@@ -53,6 +54,8 @@ def by_table(indexes: np.ndarray) -> Runs:
 
 def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes:
     """Code groups of (symbols, indexes), flat arrays of whole numbers and of uint8; table 0 takes no symbol."""
+    if groups and (native := kernels()):
+        return native_encode(native, groups, tables)
     coded, escapes = [], bytearray()
     for symbols, indexes in groups:
         runs = by_table(indexes)
@@ -70,6 +73,17 @@ def encode(groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes
     return write_varint(len(words)) + words.tobytes() + bytes(escapes)
 
 
+def native_encode(native: Kernels, groups: list[tuple[np.ndarray, np.ndarray]], tables: Tables) -> bytes:
+    symbols = np.concatenate([group[0].astype(np.int32) for group in groups])
+    indexes = np.concatenate([group[1] for group in groups]).astype(np.uint8)
+    ends = np.cumsum([len(group[1]) for group in groups])
+    words, escapes = np.empty(len(symbols) + 2, np.uint32), np.empty(5 * len(symbols), np.uint8)
+    sizes = np.empty(2, np.int64)
+    native.encode_symbols(symbols, indexes, ends, *tables.flat, words, escapes, sizes)
+    count, escaped = sizes.tolist()
+    return write_varint(count) + words[:count].astype("<u4").tobytes() + escapes[:escaped].tobytes()
+
+
 class Decoder:
     """Reads back the groups of one payload in order; `finish` proves that nothing is left.
 
@@ -85,10 +99,21 @@ class Decoder:
         words = np.frombuffer(payload, "<u4", count, start).astype(np.uint32)
         if not count or words[-1] == 0:
             raise Corrupt("a tile does not end in a word other than zero")
-        self.payload, self.tables, self.coder = payload, tables, AnsCoder(words)
+        self.payload, self.tables, self.native = payload, tables, kernels()
+        if not self.native:
+            self.coder = AnsCoder(words)
+            return
+        state, left = int(words[-1]), count - 1
+        if left:
+            state, left = state << 32 | int(words[-2]), left - 1
+        self.start, self.place = start, np.array([state, left, self.next_escape], np.uint64)
 
     def decode(self, indexes: np.ndarray, dtype: type = np.int32) -> np.ndarray:
         """The next group: flat uint8 indexes -> flat symbols of a type that holds them."""
+        if self.native:
+            symbols = np.empty(len(indexes), np.int32)
+            self.call("decode_symbols", np.ascontiguousarray(indexes), symbols)
+            return symbols.astype(dtype, copy=False)
         runs = by_table(indexes)
         entries = np.empty(len(runs.positions), np.int32)
         try:
@@ -104,6 +129,14 @@ class Decoder:
         symbols[runs.positions] = entries.astype(dtype)
         return symbols
 
+    def call(self, name: str, *arguments: np.ndarray | float) -> None:
+        """A kernel that goes on reading."""
+        payload = np.frombuffer(self.payload, np.uint8)
+        try:
+            getattr(self.native, name)(payload, self.start, self.place, *self.tables.flat, *arguments)
+        except Damaged as error:
+            raise Corrupt("an escaped value is out of range or cut short") from error
+
     def escape(self, limit: int) -> int:
         value, self.next_escape = read_varint(self.payload, self.next_escape)
         value = -(value >> 1) if value & 1 else value >> 1
@@ -112,5 +145,9 @@ class Decoder:
         return value
 
     def finish(self) -> None:
-        if self.coder.pos() != (0, SEED) or self.next_escape != len(self.payload):
+        if self.native:
+            state, left, next_escape = self.place.tolist()
+        else:
+            (left, state), next_escape = self.coder.pos(), self.next_escape
+        if (left, state) != (0, SEED) or next_escape != len(self.payload):
             raise Corrupt("a tile holds more or less than its symbols, or was made with other tables")

@@ -72,7 +72,7 @@ class Head(Record):
         width, height: pixels.
         colour: 0 grey, 1 RGB.
         alpha: 1 when an ALPHA chunk follows.
-        depth: 0, eight bits a sample.
+        depth: 0, eight bits a sample; 3, sixteen, in lossless pictures.
         level: quality level, twice the quality.
         model: wire id of the model.
         model_hash: first four bytes, big-endian, of the SHA-256 of what the decoder needs.
@@ -94,7 +94,7 @@ class Head(Record):
         Field("kind", "B", 0, 1, newer=True),
         Field("width", "H", 1, 65535),
         Field("height", "H", 1, 65535),
-        Field("flags", "B", 0, 3, newer=True),
+        Field("flags", "B", 0, 15, newer=True),
         Field("level", "B", 0, 200),
         Field("model", "H", 1, 65535),
         Field("model_hash", "I", 0, 2**32 - 1),
@@ -110,6 +110,8 @@ class Head(Record):
     def read(cls, payload: bytes) -> Head:
         values = cls.values(payload)
         flags = values.pop("flags")
+        if flags >> 2 not in (0, 3):
+            raise UnsupportedVersion(f"depth {flags >> 2} is not known to this version")
         return cls(colour=flags & 1, alpha=flags >> 1 & 1, depth=flags >> 2, **values)
 
 

@@ -53,6 +53,17 @@ class Tables:
         return [None] + [categorical((table - 1).astype(np.float64), perfect=False) for table in self.frequencies[1:]]
 
     @cached_property
+    def flat(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As kernels take them: sums of the frequencies before every entry of a table and at its end, where in these
+        each table begins, the limits, and (T, 256) for the first byte of a quantile the entry that it is at or behind.
+        """
+        edges = [np.append(0, np.cumsum(table)).astype(np.uint32) for table in self.frequencies[1:]]
+        offsets = np.cumsum([0, 0, *map(len, edges)])
+        bytes_ = np.arange(256) << PRECISION - 8
+        starts = [np.zeros(256), *(np.searchsorted(each, bytes_, "right") - 1 for each in edges)]
+        return np.concatenate(edges), offsets, self.limits, np.stack(starts).astype(np.uint16)
+
+    @cached_property
     def costs(self) -> np.ndarray:
         """(T, MAX_LIMIT + 2) float32: bits of a magnitude under a table; an escape counts two bytes of its own."""
         costs = np.zeros((len(self.limits), MAX_LIMIT + 2), np.float32)

@@ -48,6 +48,7 @@ def encode(
     target_size: int | None = None,
     psnr: float | None = None,
     model: str = "fast",
+    lossless: bool = False,
     tune: str | None = None,
     effort: int = 0,
     thumbnail: bool = False,
@@ -56,10 +57,12 @@ def encode(
     """Compress a picture.
 
     Args:
-        image: (H, W), (H, W, 1..4) uint8, or a Pillow image, whose ICC profile, EXIF and XMP are kept.
+        image: (H, W), (H, W, 1..4) uint8, without loss also uint16, or a Pillow image, whose ICC profile, EXIF and
+            XMP are kept.
         quality: 0 to 100, 60 unless a target is given.
         bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
         model: `name` or `name.tag`.
+        lossless: give back every sample, hidden ones included; model, tune and effort do not count then.
         tune: "eye" or "psnr", what the model was trained for; by default for the eye where it can be.
         effort: 0 rounds the latents above quality 20, 1 to 6 quantise all rate-distortion optimally, 7 to 9 search them
             with torch.
@@ -71,6 +74,7 @@ def encode(
     """
     import numpy as np
 
+    from pixa.image.lossless import encode_lossless
     from pixa.image.picture import encode_picture
     from pixa.image.rate import encode_to_target
     from pixa.image.reduced import with_thumbnail
@@ -83,11 +87,15 @@ def encode(
     else:
         from pixa.io.image import image_to_picture
 
-        picture = image_to_picture(image)
+        picture = image_to_picture(image, deep=lossless)
     if thumbnail and (bpp, target_size) != (None, None):
         raise errors.UsageError("a thumbnail adds to a file: give no bpp or target_size")
     settings = {"model": model, "tune": tune, "effort": effort, "jobs": jobs}
-    if bpp is target_size is psnr is None:
+    if lossless:
+        if (quality, bpp, target_size, psnr) != (None,) * 4:
+            raise errors.UsageError("without loss there is no quality or target to give")
+        data = encode_lossless(picture, jobs=jobs)
+    elif bpp is target_size is psnr is None:
         data = encode_picture(picture, 60.0 if quality is None else quality, **settings)
     elif quality is not None:
         raise errors.UsageError("give a quality or a target, not both")
@@ -97,7 +105,8 @@ def encode(
 
 
 def decode(data: bytes, *, reduce: int = 1, jobs: int = 0) -> np.ndarray:
-    """The samples of a file, (H, W, C) uint8 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    """The samples of a file, (H, W, C) uint8 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; uint16 where it
+    was made of such.
 
     Args:
         reduce: 2, 4 or 8 for a picture at 1/2, 1/4 or 1/8, sides rounded up, which is faster.

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 from pixa.bitstream.container import MAGIC, PREFIX
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.packets import KeyFrame, is_video
-from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UsageError
+from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UsageError
 from pixa.image.decoder import METADATA, REDUCTIONS, Decoder
 from pixa.io.image import image_to_picture, metadata_info, picture_to_image
 from pixa.models.registry import find_wire
@@ -48,6 +48,10 @@ class Still:
     def __init__(self, file: BinaryIO):
         self.decoder = Decoder(file.read())
         self.size, self.mode = (self.decoder.width, self.decoder.height), MODES[self.decoder.channels]
+        if self.decoder.head.depth:
+            if self.decoder.channels > 1:
+                raise UnsupportedInput("Pillow has no images of 16 bits a sample but grey ones")
+            self.mode = "I;16"
         self.info = metadata_info(self.decoder.metadata)
 
     def told(self, number: int) -> dict[str, Any]:
@@ -200,18 +204,21 @@ class PixaImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
-    """Writes an image; keywords of `Image.save`: quality, effort, model, tune, thumbnail, icc_profile, exif, xmp.
+    """Writes an image; keywords of `Image.save`: quality, effort, model, tune, lossless, thumbnail,
+    icc_profile, exif, xmp.
 
     Metadata that is not given comes from `image.info`; give None to leave a kind out.
     """
+    from pixa.image.lossless import encode_lossless
     from pixa.image.picture import encode_picture
     from pixa.image.reduced import with_thumbnail
 
     options = image.encoderinfo
     settings = {name: options[name] for name in PICTURE_SETTINGS if name in options}
     with as_oserror():
-        picture = image_to_picture(image, {**image.info, **options})
-        data = encode_picture(picture, **settings)
+        lossless = options.get("lossless", False)
+        picture = image_to_picture(image, {**image.info, **options}, deep=lossless)
+        data = encode_lossless(picture) if lossless else encode_picture(picture, **settings)
         file.write(with_thumbnail(data, picture) if options.get("thumbnail") else data)
 
 

@@ -13,7 +13,8 @@ MAX_SIDE = 65535
 
 @dataclass
 class Picture:
-    """Samples (H, W, C) uint8 with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; upright.
+    """Samples (H, W, C) with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; upright. They are uint8, or uint16
+    to be coded without loss.
 
     Attributes:
         metadata: any of "icc", "exif", "xmp" -> bytes.
@@ -29,8 +30,8 @@ class Picture:
     def __post_init__(self):
         if self.samples.ndim == 2:
             self.samples = self.samples[:, :, None]
-        if self.samples.dtype != np.uint8:
-            raise UnsupportedInput(f"samples of type {self.samples.dtype}: pixa codes 8 bits a sample, convert first")
+        if self.samples.dtype not in (np.uint8, np.uint16):
+            raise UnsupportedInput(f"samples of type {self.samples.dtype}: pixa codes 8 or 16 bits a sample")
         if self.samples.ndim != 3 or self.samples.shape[2] not in (1, 2, 3, 4):
             raise UnsupportedInput(f"an array of shape {self.samples.shape} is no grey, RGB or RGBA picture")
         if not all(1 <= side <= MAX_SIDE for side in self.samples.shape[:2]):

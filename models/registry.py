@@ -17,6 +17,7 @@ ABILITIES = (
     "inter frames",
     "search",  # efforts that search latents with gradients
     "latents",  # its symbols are latents that a network can learn on, and are read by `pixa.torch`
+    "lossless",  # pictures of which every sample comes back
     "bundle",  # the decoder in a folder and the one in a browser decode it
 )
 RETIRED = {1: "fast.1", 3: "stem.1", 5: "vqgan.1", 7: "stem.2", 8: "stem.3"}  # wire ids that are never used again
@@ -35,7 +36,7 @@ class ModelEntry:
         analysis_halo, synthesis_halo: latent rows (16 pixels each, 8 for tokens) a window needs beyond its edge.
         key_model: of a model of inter frames, the `name.tag` of the image model of their key frames.
         tune: what its training took for quality, one of TUNES.
-        coding: what a tile holds, a module of `pixa.coding`: "latents", "inter" or "tokens".
+        coding: what a tile holds, a module of `pixa.coding`: "latents", "inter", "tokens" or "lossless".
         can: what it is for, of ABILITIES.
         reduced: first eight hexadecimal digits of the SHA-256 of reduced.npz, the synthesis of small pictures, if any.
         native: graphs that native decoders run in another form, see `pixa.models.export.native`; native.npz has them.

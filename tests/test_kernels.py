@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from pixa import native
+from pixa.bitstream import entropy
+from pixa.errors import Corrupt
 from pixa.models.registry import find_model
-from pixa.motion import vectors
+from pixa.motion import overlap, vectors
 from pixa.motion.fields import REACH
 from pixa.motion.search import search
 from pixa.native.build import SETS
@@ -73,6 +75,73 @@ class TestSearch:
         picture, past = 255 * rng.integers(0, 2, (2, 64, 80, 3), np.uint8)
         field, found = kernels(search, picture[None], past[None], 1.0)
         assert np.array_equal(field, found)
+
+
+def test_compensation_is_the_same(kernels):
+    rng = np.random.default_rng(2)
+    for size in ((1, 1), (3, 4), (4, 1)):
+        picture = 255 * rng.integers(0, 2, (16 * size[0], 16 * size[1], 3), np.uint8)
+        moved, found = kernels(overlap.moved, picture, rng.integers(-REACH, REACH + 1, (*size, 2)))
+        assert np.array_equal(moved, found)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (11, 6)])
+def test_symbols_of_vectors_are_the_same(kernels, nets, size):
+    rng = np.random.default_rng(3)
+    field, before = rng.integers(-REACH, REACH + 1, (2, *size, 2)).astype(np.int32)
+    past = vectors.Past(before, rng.random(size) < 0.4, rng.integers(0, 4000, size), LEVEL)
+    for groups in zip(*kernels(vectors.coded, field, past, nets.vectors), strict=True):
+        assert all(map(np.array_equal, *groups))
+    code = lambda: entropy.encode(vectors.coded(field, past, nets.vectors), nets.tables)
+    payload, found = kernels(code)
+    assert payload == found
+    decode = lambda: vectors.decoded(entropy.Decoder(payload, nets.tables), past, nets.vectors)
+    assert all(np.array_equal(each, field) for each in kernels(decode))
+
+
+class TestEntropy:
+    def groups(self, rng: np.random.Generator, nets) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of all tables, some escaped."""
+        groups = []
+        for count in (0, 1, 3000):
+            indexes = rng.integers(0, len(nets.tables.limits), count, np.uint8)
+            far = rng.integers(-32767, 32768, count)
+            groups.append((np.where(rng.random(count) < 0.1, far, rng.integers(-3, 4, count)) * (indexes > 0), indexes))
+        return groups
+
+    def test_bytes_and_symbols_are_the_same(self, kernels, nets):
+        groups = self.groups(np.random.default_rng(4), nets)
+        payload, found = kernels(entropy.encode, groups, nets.tables)
+        assert payload == found
+
+        def decode() -> list[np.ndarray]:
+            decoder = entropy.Decoder(payload, nets.tables)
+            symbols = [decoder.decode(indexes) for _, indexes in groups]
+            decoder.finish()
+            return symbols
+
+        for symbols in kernels(decode):
+            assert all(np.array_equal(each, group[0]) for each, group in zip(symbols, groups, strict=True))
+
+    def test_damage_is_found_alike(self, kernels, nets):
+        rng = np.random.default_rng(5)
+        groups = self.groups(rng, nets)
+        payload = entropy.encode(groups, nets.tables)
+
+        def verdict(damaged: bytes) -> list[bytes] | str:
+            try:
+                decoder = entropy.Decoder(damaged, nets.tables)
+                symbols = [decoder.decode(indexes).tobytes() for _, indexes in groups]
+                decoder.finish()
+            except Corrupt:
+                return "refused"
+            return symbols
+
+        for _ in range(60):
+            damaged = bytearray(payload)
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+            expected, found = kernels(verdict, bytes(damaged[: rng.integers(1, 2 * len(damaged))]))
+            assert expected == found
 
 
 class TestBoundary:

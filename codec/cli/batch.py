@@ -72,6 +72,8 @@ def is_current(job: Job, args: Namespace, console: Console) -> bool:
 
 def made_so(facts: dict, args: Namespace) -> bool:
     """Whether a file has the model, the tune and the quality that the arguments of `encode` name."""
+    if args.lossless:
+        return facts.get("lossless", False)
     models = [facts["model"], facts.get("inter_model") or ""]
     targets = args.bpp, args.target_size, args.psnr, args.bitrate
     quality = 60.0 if args.quality is None and not any(targets) and "frames" not in facts else args.quality

@@ -24,6 +24,7 @@ COLOURS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGB and alpha"}
 
 def encode(args: Namespace, console: Console) -> int:
     from pixa.cli.video_commands import encode_video
+    from pixa.image.lossless import encode_lossless
     from pixa.image.picture import encode_picture
     from pixa.image.rate import encode_to_target
     from pixa.image.reduced import with_thumbnail
@@ -42,8 +43,8 @@ def encode(args: Namespace, console: Console) -> int:
             refuse_suffix(args.output, SUFFIXES | VIDEO_SUFFIXES)
         with opened_input(job.source) as (file, video):
             if video:
-                if args.thumbnail:
-                    raise UsageError("--thumbnail is for pictures")
+                if args.thumbnail or args.lossless:
+                    raise UsageError(f"--{'thumbnail' if args.thumbnail else 'lossless'} is for pictures")
                 make_folder(job, args)
                 encode_video(file, job, args, console)
             else:
@@ -55,10 +56,12 @@ def encode(args: Namespace, console: Console) -> int:
         if args.thumbnail and not {"bpp", "target_size"}.isdisjoint(target):
             raise UsageError("--thumbnail adds to a file: not with --bpp or --target-size")
         start = time.monotonic()
-        picture = load(file)
+        picture = load(file, args.lossless)
         picture.metadata = {name: value for name, value in picture.metadata.items() if name in args.metadata}
         progress = console.progress(job.source)
-        if target:
+        if args.lossless:
+            data = encode_lossless(picture, jobs=args.jobs, progress=progress)
+        elif target:
             data = encode_to_target(picture, **target, **settings, progress=progress)
         else:
             data = encode_picture(

@@ -57,8 +57,7 @@ exit codes:
 """
 ENCODE = """\
 examples:
-  pixa encode photo.jpg -q 75
-  pixa encode *.png --output-dir packed --bpp 0.5
+  pixa encode *.png --output-dir packed --lossless
   pixa encode clip.mp4 --bitrate 800K --start 10 --duration 5
   ffmpeg -i clip.mp4 -f yuv4mpegpipe - | pixa encode - -o clip.pixa
 """
@@ -179,6 +178,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     rate.add_argument("--target-size", type=byte_count, metavar="SIZE", help="best quality within 20000, 20K, 20KiB")
     rate.add_argument("--psnr", type=number(0, above=True), metavar="DB", help="smallest file of at least this PSNR")
     rate.add_argument("--bitrate", type=byte_count, metavar="RATE", help="bits a second of a video's frames: 800K, 2M")
+    rate.add_argument("--lossless", action="store_true", help="give back every sample of a picture")
     encode.add_argument("-m", "--model", metavar="M", help="see `pixa models` (by the kind of input)")
     encode.add_argument("--tune", choices=TUNES, help="what quality means: what people see, or PSNR (eye)")
     encode.add_argument(

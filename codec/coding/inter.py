@@ -27,8 +27,7 @@ from pixa.coding.latents import (
 )
 from pixa.coding.tile import CarryOver, CodedTile, Reconstruction, RefFrame, TileContext, TileInput
 from pixa.motion import fields as motion
-from pixa.motion import vectors
-from pixa.motion.overlap import compensate
+from pixa.motion import overlap, vectors
 from pixa.motion.search import WORTH, search
 
 ACTIVITY_MAX = 15  # of a past symbol
@@ -114,9 +113,7 @@ class InterCodec(LatentCodec):
 
     def carry_over(self, field: np.ndarray, skip: np.ndarray | None, reference: RefFrame, level: int) -> CarryOver:
         """What motion (h, w, 2) makes of the reference frame."""
-        planes = np.moveaxis(reference.picture, 2, 0)[None].astype(np.float32)
-        moved = np.moveaxis(np.rint(compensate(planes, field[None])[0]).clip(0, 255), 0, 2)
-        moved = np.ascontiguousarray(moved.astype(np.uint8))
+        moved = overlap.moved(reference.picture, field)
         return CarryOver(moved, self.model.predict(moved, level)[0], skip, self.model.carry_weight(level))
 
     def write_motion(self, field: np.ndarray, skip: np.ndarray, context: TileContext, level: int) -> Groups:
@@ -141,7 +138,7 @@ class InterCodec(LatentCodec):
             flags[place] = prediction ^ (symbols & 1)
         skip = flags[..., 0] > 0
         past = vectors.Past(context.prev_motion, skip, active, level)
-        return vectors.decoded(decoder.decode, past, self.model.vectors), skip
+        return vectors.decoded(decoder, past, self.model.vectors), skip
 
     def flag_tables(self, prediction: np.ndarray, contexts: np.ndarray, active: np.ndarray) -> np.ndarray:
         """The tables of flags, which are the last of a model."""

@@ -10,8 +10,8 @@ from pixa.bitstream.chunks import METADATA, ChunkType, check_picture, chunk_name
 from pixa.bitstream.container import VERSION, Chunk, read_file, salvage
 from pixa.bitstream.deflate import read_metadata
 from pixa.bitstream.headers import Head
-from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput, UsageError
-from pixa.models.registry import find_wire
+from pixa.errors import Corrupt, LimitExceeded, UnsupportedInput, UnsupportedVersion, UsageError
+from pixa.models.registry import ModelEntry, find_wire, list_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +70,8 @@ class Decoder:
             raise UnsupportedInput("this is a video: open it with pixa.open_video")
         if head.width * head.height > max_pixels:
             raise LimitExceeded(f"{head.width}x{head.height} is over the limit of {max_pixels} pixels")
+        if head.depth and not codes_samples(head):
+            raise UnsupportedVersion("16 bits a sample are not known to this version but without loss")
         return head
 
     def check_order(self) -> None:
@@ -77,7 +79,22 @@ class Decoder:
         kinds, tiles = [chunk.type for chunk in self.chunks], self.tiles_announced
         if kinds.count(ChunkType.TILE) < tiles:
             raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
-        check_picture(kinds, {ChunkType.ALPHA: self.head.alpha, ChunkType.TILE: tiles})
+        alpha = 0 if self.lossless else self.head.alpha
+        check_picture(kinds, {ChunkType.ALPHA: alpha, ChunkType.TILE: tiles})
+
+    @property
+    def lossless(self) -> bool:
+        """Whether tiles hold every sample, alpha included."""
+        return codes_samples(self.head)
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The model that the file names.
+
+        Raises:
+            ModelMissing: it is not installed.
+        """
+        return find_wire(self.head.model, self.head.model_hash)
 
     @property
     def model(self) -> str:
@@ -85,7 +102,7 @@ class Decoder:
         from pixa.errors import ModelMissing
 
         try:
-            entry = find_wire(self.head.model, self.head.model_hash)
+            entry = self.entry
         except ModelMissing:
             return f"#{self.head.model}"
         return f"{entry.name}.{entry.tag}"
@@ -97,7 +114,9 @@ class Decoder:
             "width": self.width,
             "height": self.height,
             "channels": self.channels,
+            "depth": 16 if self.head.depth else 8,
             "quality": self.quality,
+            "lossless": self.lossless,
             "model": self.model,
             "model_hash": f"{self.head.model_hash:08x}",
             "bytes": self.size,
@@ -121,7 +140,7 @@ class Decoder:
     def nets(self) -> OnnxModel:
         from pixa.runtime.model import load_model
 
-        return load_model(find_wire(self.head.model, self.head.model_hash), self.jobs)
+        return load_model(self.entry, self.jobs)
 
     @cached_property
     def thumbnail(self) -> Decoder | None:
@@ -159,6 +178,7 @@ class Decoder:
             return picture
         import numpy as np
 
+        from pixa.image.lossless import decode_lossless
         from pixa.image.picture import decode_alpha, decode_samples
         from pixa.image.reduced import average, decode_reduced
         from pixa.pixels import Picture
@@ -170,7 +190,10 @@ class Decoder:
         ]
         self.lost = []
         lost = self.lost if self.keep_going else None
-        if reduce == 1:
+        if self.lossless:
+            samples = decode_lossless(self.head, self.tiles, self.entry, self.jobs, progress, lost)
+            samples = average(samples, reduce) if reduce > 1 else samples
+        elif reduce == 1:
             samples = decode_samples(self.head, self.tiles, self.nets, progress, lost)
         else:
             samples = decode_reduced(self.head, self.tiles, self.nets, reduce, progress, lost)
@@ -178,11 +201,14 @@ class Decoder:
         return Picture(np.concatenate([samples, *alpha], 2) if alpha else samples, self.metadata)
 
     def symbols_sha256(self, progress: Progress | None = None) -> str:
-        """SHA-256 of every symbol (int16, little-endian, tile by tile): equal on every machine.
+        """SHA-256 of every symbol (int16, little-endian, tile by tile), without loss of the samples: equal on every
+        machine.
 
         Raises:
             ModelMissing, Corrupt: as `picture`.
         """
+        if self.lossless:
+            return hashlib.sha256(self.picture(progress).samples.astype("<u2").tobytes()).hexdigest()
         digest = hashlib.sha256()
         for done, (_, symbols) in enumerate(self.symbols()):
             digest.update(symbols.integers())
@@ -201,3 +227,8 @@ class Decoder:
         codec = self.nets.codec
         for tile, place in zip(self.tiles, tile_slices(self.head, codec), strict=True):
             yield place, codec.decode(tile, tile_shape(codec.channels, place), self.head.level)
+
+
+def codes_samples(head: Head) -> bool:
+    """Whether the model that a header names is one of lossless tiles."""
+    return any(entry.wire_id == head.model and "lossless" in entry.can for entry in list_models())

@@ -17,7 +17,7 @@ from pixa.bitstream.container import Chunk, read_varint, write_file, write_varin
 from pixa.bitstream.deflate import deflate, inflate, write_metadata
 from pixa.bitstream.headers import Head
 from pixa.coding.tile import TileCodec, TileInput
-from pixa.errors import Corrupt, UsageError
+from pixa.errors import Corrupt, UnsupportedInput, UsageError
 from pixa.image.conceal import fill
 from pixa.image.windows import Window, pixel_slices, window_slices
 from pixa.models.registry import find_model
@@ -194,8 +194,12 @@ class Analysed:
         tune: str | None = None,
     ):
         entry = find_model(model, tune)
+        if "lossless" in entry.can:
+            raise UsageError("pictures are coded without loss by lossless=True or --lossless, which take no model")
         if "pictures" not in entry.can:
             raise UsageError(f"{entry.name} codes what changes between the frames of a video, not pictures")
+        if picture.samples.dtype != np.uint8:
+            raise UnsupportedInput("the picture has 16 bits a sample: code it without loss, or convert it to 8 first")
         self.picture, self.jobs, self.progress = picture, jobs, progress
         self.nets = load_model(entry, jobs)
         self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)

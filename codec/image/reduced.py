@@ -87,16 +87,17 @@ def synthesis(entry: ModelEntry, factor: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def average(samples: np.ndarray, factor: int) -> np.ndarray:
-    """Samples (H, W, C) uint8 -> (ceil(H / factor), ceil(W / factor), C), means of squares; the edge goes on."""
+    """Samples (H, W, C) -> (ceil(H / factor), ceil(W / factor), C), means of squares; the edge goes on."""
     height, width, channels = samples.shape
     padded = np.pad(samples, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
     squares = padded.reshape(padded.shape[0] // factor, factor, -1, factor, channels)
-    return np.rint(squares.mean((1, 3), dtype=np.float32)).astype(np.uint8)
+    return np.rint(squares.mean((1, 3), dtype=np.float32)).astype(samples.dtype)
 
 
 def with_thumbnail(data: bytes, picture: Picture, jobs: int = 0) -> bytes:
     """The file of a picture with a thumbnail at 1/8 in it, itself a file, which opens faster than the whole."""
-    small = Picture(average(picture.samples, THUMBNAIL))
+    samples = picture.samples if picture.samples.dtype == np.uint8 else (picture.samples >> 8).astype(np.uint8)
+    small = Picture(average(samples, THUMBNAIL))
     head, *rest = read_file(data)
     thumbnail = Chunk(ChunkType.THUMBNAIL, encode_picture(small, THUMBNAIL_QUALITY, jobs=jobs))
     return write_file([head, thumbnail, *rest])

@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageSequence
 
+from pixa.bitstream.chunks import ChunkType
 from pixa.bitstream.container import write_chunk
 from pixa.bitstream.deflate import write_metadata
 from pixa.bitstream.headers import VideoHeader
 from pixa.errors import UnsupportedInput, UsageError
-from pixa.image.picture import METADATA
 from pixa.io.image import image_to_picture
 from pixa.pixels import Picture
 from pixa.video.writer import VideoWriter
@@ -31,7 +31,7 @@ class AnimationWriter(VideoWriter):
     def begin(self, samples: np.ndarray) -> None:
         super().begin(samples)
         for name, content in self.metadata.items():
-            self.put(write_chunk(METADATA[name], write_metadata(content)))
+            self.put(write_chunk(ChunkType[name.upper()], write_metadata(content)))
 
 
 def write_animation(sequences: Iterable[Image.Image], options: Mapping[str, Any], file: BinaryIO) -> None:

@@ -83,7 +83,7 @@ def output_format(name: str) -> OutputFormat:
     raise UsageError(f"pictures are not written as {name or 'a file without a suffix'!r}; known: {known}")
 
 
-def load(source: str | os.PathLike | bytes | BinaryIO) -> Picture:
+def load(source: str | os.PathLike | bytes | BinaryIO, deep: bool = False) -> Picture:
     """Reads a picture file of any format that Pillow knows.
 
     The samples are turned upright and converted as `image_to_picture` says; ICC, EXIF and XMP come along. Of a phone's
@@ -99,15 +99,15 @@ def load(source: str | os.PathLike | bytes | BinaryIO) -> Picture:
     """
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
-            return load(file)
+            return load(file, deep)
     if isinstance(source, bytes):
-        return load(io.BytesIO(source))
+        return load(io.BytesIO(source), deep)
     if not source.seekable():
-        return load(io.BytesIO(source.read()))
+        return load(io.BytesIO(source.read()), deep)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _read(source)
+            return _read(source, deep)
     except (PixaError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -124,7 +124,7 @@ def load(source: str | os.PathLike | bytes | BinaryIO) -> Picture:
         raise UnsupportedInput(f"the picture is broken or cut: {error}") from error
 
 
-def _read(file: BinaryIO) -> Picture:
+def _read(file: BinaryIO, deep: bool) -> Picture:
     if find_spec("pillow_heif"):
         import_module("pillow_heif").register_heif_opener()
     with Image.open(file) as image:
@@ -137,10 +137,10 @@ def _read(file: BinaryIO) -> Picture:
         if image.format in ("AVIF", "JPEG2000"):
             file.seek(0)
             _refuse_deep(_coded_deep(file.read()))
-        return image_to_picture(image)
+        return image_to_picture(image, deep=deep)
 
 
-def image_to_picture(image: Image.Image, info: Mapping[str, Any] | None = None) -> Picture:
+def image_to_picture(image: Image.Image, info: Mapping[str, Any] | None = None, deep: bool = False) -> Picture:
     """Pillow's image as a `Picture`.
 
     * Palette, YCbCr, LAB, HSV and CMYK become RGB; 1 bit becomes grey; any kind of transparency becomes an alpha plane.
@@ -151,23 +151,25 @@ def image_to_picture(image: Image.Image, info: Mapping[str, Any] | None = None) 
 
     Args:
         info: where "icc_profile", "exif" and "xmp" are taken from; by default `image.info`.
+        deep: take grey samples of 16 bits as they are.
 
     Raises:
         UnsupportedInput: more than 8 bits a sample, floating-point samples.
         LimitExceeded: a side of 0 or more than 65535.
     """
-    _refuse_deep(_sampled_deep(image))
+    deep = deep and image.mode.startswith("I;16")
+    _refuse_deep(not deep and _sampled_deep(image))
     image.load()
     info = image.info if info is None else info
     icc, exif, xmp = info.get("icc_profile") or b"", _exif(image, info), info.get("xmp") or b""
     if image.mode == "CMYK":
         image = _cmyk_to_srgb(image, icc)
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    mode = "L" if deep or image.mode in ("1", "L", "LA", "La") else "RGB"
     if icc[16:20] != {"L": b"GRAY", "RGB": b"RGB "}[mode]:
         icc = b""
-    if image.has_transparency_data:
+    if image.has_transparency_data and not deep:
         mode += "A"
-    if image.mode != mode:
+    if image.mode != mode and not deep:
         image = image.convert(mode)
     orientation, exif = _take_orientation(exif)
     if orientation in UPRIGHT:
@@ -175,11 +177,18 @@ def image_to_picture(image: Image.Image, info: Mapping[str, Any] | None = None) 
     xmp = xmp.encode() if isinstance(xmp, str) else xmp
     xmp = re.sub(rb"""(tiff:Orientation(?:>|\s*=\s*["']))[2-8]""", rb"\g<1>1", xmp)
     metadata = {"icc": icc, "exif": exif, "xmp": xmp}
-    return Picture(np.asarray(image), {name: payload for name, payload in metadata.items() if payload})
+    samples = np.asarray(image).astype(np.uint16) if deep else np.asarray(image)
+    return Picture(samples, {name: payload for name, payload in metadata.items() if payload})
 
 
 def picture_to_image(picture: Picture) -> Image.Image:
-    """The picture as Pillow's image (L, LA, RGB or RGBA) with "icc_profile", "exif" and "xmp" in its `info`."""
+    """The picture as Pillow's image (L, I;16, LA, RGB or RGBA) with "icc_profile", "exif" and "xmp" in its `info`.
+
+    Raises:
+        UnsupportedInput: 16 bits a sample in colour or with transparency, which Pillow has no image for.
+    """
+    if picture.samples.dtype == np.uint16 and picture.samples.shape[2] > 1:
+        raise UnsupportedInput("Pillow has no images of 16 bits a sample but grey ones: use pixa.decode for an array")
     samples = picture.samples[:, :, 0] if picture.samples.shape[2] == 1 else picture.samples
     image = Image.fromarray(np.ascontiguousarray(samples))
     image.info.update(metadata_info(picture.metadata))

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from pixa.motion.fields import BLOCK, FADE, UNIT, like, places, typed
+from pixa.native import kernels
 
 TAPS = np.float32(
     [
@@ -24,6 +25,21 @@ TAPS /= 64  # weights by phase, a quarter of a pixel each, of the pixels around
 REACHED = TAPS.shape[1]  # pixels that a place between pixels is made of
 SPAN = BLOCK + FADE  # that a vector predicts
 FIRST, LAST = UNIT, 2 * UNIT  # added to the phase for blocks at the near and at the far edge, which nothing fades into
+
+
+def moved(picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """The prediction (16h, 16w, 3) uint8 from the past picture along motion (h, w, 2), as `compensate`, but rounded.
+
+    Its sums are whole numbers of 2**-20 levels, which float64 holds, so that kernels predict the same.
+    """
+    if native := kernels():
+        result = np.empty(picture.shape, np.uint8)
+        picture, motion = np.ascontiguousarray(picture), np.ascontiguousarray(motion, np.int32)
+        native.compensate(picture, *motion.shape[:2], motion, result)
+        return result
+    planes = np.moveaxis(picture, 2, 0)[None].astype(np.float64)
+    rounded = np.floor(compensate(planes, motion[None])[0] + 0.5).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(rounded, 0, 2))
 
 
 @cache
@@ -43,7 +59,7 @@ def matrices() -> np.ndarray:
 def compensate(picture, motion):
     """The prediction (B, 3, 16h, 16w) of a picture from the past one (B, 3, 16h, 16w) along motion (B, h, w, 2).
 
-    Both pictures are float32. What lies beyond the edge is like the edge.
+    Both pictures are of one type of floats. What lies beyond the edge is like the edge.
     """
     count, height, width = motion.shape[:3]
     kinds, read = like(matrices(), picture), SPAN + REACHED - 1

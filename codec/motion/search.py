@@ -254,7 +254,7 @@ def native_search(native: Kernels, picture, past, penalty: float, prices: Prices
     expecting = (None, 0, None, None, 0)
     if prices:
         net, activity = prices.net, np.ascontiguousarray(prices.past.activity, np.int32)
-        expecting = net.flat, net.hidden, prices.bits, activity, prices.past.level
+        expecting = *net.flat, prices.bits, activity, prices.past.level
     pictures = map(np.ascontiguousarray, (picture, past))
     mask = (8 * root_window()).astype(np.int16)
     native.search(*pictures, height, width, float(penalty), mask, TURNS, DEPARTURE, DISTANCE, told, *expecting, field)

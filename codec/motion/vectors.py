@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pixa.bitstream.entropy import Decoder
 from pixa.bitstream.tables import Tables, integer_frequencies
 from pixa.motion.fields import FIRST_TABLE, FLAG_CONTEXTS, REACH, Group, flag_frequencies, median, order
+from pixa.native import kernels
 
 RESCALE = {"first": 5, "second": 6, "mean": 6, "scale": 6}  # bits by which the sums of the layers are shifted down
 INPUTS = 34
@@ -57,6 +59,12 @@ class Past(NamedTuple):
     skip: np.ndarray
     activity: np.ndarray
     level: int
+
+    @property
+    def flat(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """As kernels take it."""
+        field, activity = (np.ascontiguousarray(each, np.int32) for each in (self.field, self.activity))
+        return field, np.ascontiguousarray(self.skip), activity, self.level
 
 
 class Expected(NamedTuple):
@@ -122,7 +130,7 @@ class VectorNet:
 
     Attributes:
         layers: (weight (C_in, C_out), bias (C_out,)) such that floor(x @ weight + bias) is what a layer makes of x.
-        flat: all of these one behind the other, as kernels take them.
+        flat: all of these one behind the other, and the units of a layer, as kernels take them: whole sixteens.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]):
@@ -130,7 +138,13 @@ class VectorNet:
         for name, shift in RESCALE.items():
             weight, bias = (arrays[f"vectors_{name}_{kind}"].T.astype(np.float32) for kind in ("weight", "bias"))
             self.layers[name] = weight * np.float32(2.0**-shift), (bias + 2 ** (shift - 1)) * np.float32(2.0**-shift)
-        self.flat = np.concatenate([part.ravel() for pair in self.layers.values() for part in pair])
+        rest = -self.hidden % 16
+        widened = [
+            np.pad(part, [(0, rest if n == self.hidden else 0) for n in part.shape])
+            for pair in self.layers.values()
+            for part in pair
+        ]
+        self.flat = np.concatenate([part.ravel() for part in widened]), self.hidden + rest
 
     @property
     def hidden(self) -> int:
@@ -178,6 +192,12 @@ def vector_tables() -> Tables:
 def coded(field: np.ndarray, past: Past, net: VectorNet) -> list[tuple[np.ndarray, np.ndarray]]:
     """The (symbols, tables) of a field (h, w, 2) of vectors."""
     groups = []
+    if native := kernels():
+        symbols, tables = np.empty(field.size, np.int32), np.empty(field.size, np.uint8)
+        vectors = np.ascontiguousarray(field, np.int32)
+        native.vector_symbols(vectors, *field.shape[:2], *net.flat, *past.flat, symbols, tables)
+        ends = np.cumsum([len(group.place[0]) for group in order(*field.shape[:2]) for _ in range(2)])[:-1]
+        return list(zip(np.split(symbols, ends), np.split(tables, ends), strict=True))
     for group in order(*field.shape[:2]):
         told, vectors = Told.of_group(group, field, past), field[group.place]
         for component, rows in enumerate((None, vectors[:, 0])):
@@ -186,14 +206,21 @@ def coded(field: np.ndarray, past: Past, net: VectorNet) -> list[tuple[np.ndarra
     return groups
 
 
-def decoded(decode: Callable[[np.ndarray], np.ndarray], past: Past, net: VectorNet) -> np.ndarray:
-    """The field (h, w, 2), int32, whose symbols `decode` gives for their tables."""
+def decoded(decoder: Decoder, past: Past, net: VectorNet) -> np.ndarray:
+    """The field (h, w, 2), int32, that comes next in a payload.
+
+    Raises:
+        Corrupt: the payload contradicts itself.
+    """
     field = np.zeros((*past.skip.shape, 2), np.int32)
+    if decoder.native:
+        decoder.call("decode_vectors", field, *past.skip.shape, *net.flat, *past.flat)
+        return field
     for group in order(*past.skip.shape):
         told, rows = Told.of_group(group, field, past), None
         for component in range(2):
             expected = net.expected(told, component, rows)
-            rows = expected.vectors(decode(expected.tables))
+            rows = expected.vectors(decoder.decode(expected.tables))
             field[(*group.place, component)] = rows
     return field
 

@@ -31,7 +31,7 @@ class Damaged(ValueError):
 class Span(ctypes.Structure):
     """An array as kernels take it."""
 
-    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_int64))
+    _fields_ = (("data", ctypes.c_void_p), ("bytes", ctypes.c_int64))
 
 
 class Kernels:
@@ -71,7 +71,7 @@ def converted(argument: np.ndarray | float | None) -> Span | ctypes.c_double | c
     if isinstance(argument, np.ndarray):
         if not argument.flags.c_contiguous:
             raise ValueError("kernels take contiguous arrays")
-        return Span(argument.ctypes.data, argument.size)
+        return Span(argument.ctypes.data, argument.nbytes)
     return ctypes.c_double(argument) if isinstance(argument, float) else ctypes.c_int32(argument)
 
 

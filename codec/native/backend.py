@@ -2,9 +2,10 @@
 
 import platform
 
-from build import compiler
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403
+
+from build import compiler
 
 HAS_ZIG = ("x86_64", "amd64", "aarch64", "arm64")  # machines that `ziglang` is there for
 

@@ -21,10 +21,11 @@ namespace {
 // What a kernel returns.
 enum Status : int32_t { DONE = 0, WRONG_SIZE = 1, WRONG_VALUE = 2, NO_MEMORY = 3, CORRUPT = 4 };
 
-// An array and how many elements it has, as `pixa.native` passes it.
+// An array as `pixa.native` passes it, which tells its bytes, so that one of a wrong type is of a wrong size and no more.
 template <class T> struct Span {
     T* data;
-    int64_t size;
+    int64_t bytes;
+    int64_t size() const { return bytes / int64_t(sizeof(T)); }
     T& operator[](int64_t i) const { return data[i]; }
 };
 
@@ -77,8 +78,8 @@ constexpr int16_t PHASES[UNIT][TAPS] = {
     {0, 0, 0, 64, 0, 0, 0, 0}, {-1, 4, -10, 58, 17, -5, 1, 0}, {-1, 4, -11, 40, 40, -11, 4, -1}, {0, 1, -5, 17, 58, -10, 4, -1}};
 
 inline bool vectors_fit(Span<const int32_t> field, int64_t blocks) {
-    if (field.size != 2 * blocks) return false;
-    for (int64_t i = 0; i < field.size; i++)
+    if (field.size() != 2 * blocks) return false;
+    for (int64_t i = 0; i < field.size(); i++)
         if (field[i] < -REACH || field[i] > REACH) return false;
     return true;
 }

@@ -365,16 +365,16 @@ KERNEL(search)
  Span<const int32_t> activity, int32_t level, Span<int32_t> field) {
     if (height < 1 || width < 1 || height > MAX_BLOCKS || width > MAX_BLOCKS) return WRONG_SIZE;
     const int64_t blocks = int64_t(height) * width, bytes = 3 * BLOCK * BLOCK * blocks;
-    if (current.size != bytes || past.size != bytes || field.size != 2 * blocks) return WRONG_SIZE;
-    if (root_mask.size != AREA || departures.size != 4 * REACH + 1 || first.size != 8 || further.size != 8)
+    if (current.size() != bytes || past.size() != bytes || field.size() != 2 * blocks) return WRONG_SIZE;
+    if (root_mask.size() != AREA || departures.size() != 4 * REACH + 1 || first.size() != 8 || further.size() != 8)
         return WRONG_SIZE;
-    if (before.size && !vectors_fit(before, blocks)) return WRONG_VALUE;
+    if (before.size() && !vectors_fit(before, blocks)) return WRONG_VALUE;
     for (int64_t i = 0; i < AREA; i++)
         if (root_mask[i] < 0 || root_mask[i] > 2048) return WRONG_VALUE;
     const VectorNet net(layers, hidden);
     if (hidden) {
-        if (!net.fits() || !before.size || activity.size != blocks) return WRONG_SIZE;
-        if (bits.size != int64_t(KINDS) * SCALES * (2 * LIMIT + 2)) return WRONG_SIZE;
+        if (!net.fits() || !before.size() || activity.size() != blocks) return WRONG_SIZE;
+        if (bits.size() != int64_t(KINDS) * SCALES * (2 * LIMIT + 2)) return WRONG_SIZE;
         for (int64_t i = 0; i < blocks; i++)
             if (activity[i] < 0) return WRONG_VALUE;
         if (level < 0 || level > 4096) return WRONG_VALUE;
@@ -384,7 +384,7 @@ KERNEL(search)
     Field result(now, old, penalty);
     if (!result || !result.coarse()) return NO_MEMORY;
     const Costs costs = {departures, first, further, bits};
-    const Vector* more = before.size ? reinterpret_cast<const Vector*>(before.data) : nullptr;
+    const Vector* more = before.size() ? reinterpret_cast<const Vector*>(before.data) : nullptr;
     const Known known = {more, nullptr, activity.data, height, width, level};
     result.refine(root_mask.data);
     result.smooth(SMOOTH, Departure{costs}, more);
@@ -394,6 +394,6 @@ KERNEL(search)
             result.fit(Networked{costs, net, known}, more);
         else
             result.fit(Spread{costs}, more);
-    memcpy(field.data, result.vectors(), sizeof(int32_t) * size_t(field.size));
+    memcpy(field.data, result.vectors(), sizeof(int32_t) * size_t(field.size()));
     return DONE;
 }

@@ -76,7 +76,7 @@ class VectorNet {
     // Weights (inputs, outputs) and biases of the layers one behind the other: first, second, mean, scale.
     VectorNet(Span<const float> layers, int hidden) : hidden_(hidden) {
         fits_ = hidden > 0 && hidden <= MAX_HIDDEN && hidden % 16 == 0 &&
-                layers.size == INPUTS * hidden + hidden + int64_t(hidden) * hidden + hidden + 2 * (hidden + 1);
+                layers.size() == INPUTS * hidden + hidden + int64_t(hidden) * hidden + hidden + 2 * (hidden + 1);
         if (!fits_) return;
         first_ = layers.data;
         second_ = first_ + (INPUTS + 1) * hidden;
