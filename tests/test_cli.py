@@ -224,7 +224,8 @@ def test_target_sizes_have_units(text, size):
         ["-q", "60", "--bpp", "1"],
         ["--psnr", "30", "--target-size", "20K"],
         ["-o", "a", "--output-dir", "b"],
-        ["--lossless"],
+        ["--losless"],
+        ["--lossless", "-q", "60"],
     ],
     ids=" ".join,
 )

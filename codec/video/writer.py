@@ -104,6 +104,8 @@ class VideoWriter:
             UnsupportedInput: no such array, or another size than the frames before.
         """
         colour = Picture(samples).colour
+        if colour.dtype != np.uint8:
+            raise UnsupportedInput("frames have 8 bits a sample: convert those of 16 first")
         samples = np.repeat(colour, 3, 2) if colour.shape[2] == 1 else colour.copy()
         if duration is None:
             duration = max(round(1 / (self.header.rate * self.header.time_base)), 1)

@@ -33,13 +33,6 @@ def test_every_shipped_model_has_files():
     assert models == {entry for entry in list_models() if entry.coding == "tokens"}
 
 
-@pytest.mark.parametrize("folder", FOLDERS[1:], ids=lambda folder: folder.name)
-def test_older_models_have_their_own(folder):
-    for path in folder.glob("*.pixa"):
-        entry = Decoder(path.read_bytes()).nets.entry
-        assert f"{entry.name}.{entry.tag}" == folder.name
-
-
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_symbols_are_exact_and_the_picture_is_within_tolerance(name, runtime):
