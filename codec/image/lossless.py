@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -62,7 +63,7 @@ def encode_lossless(picture: Picture, *, jobs: int = 0, progress: Progress | Non
     chunks = [Chunk(ChunkType.HEAD, head.write())]
     chunks += [Chunk(ChunkType[name.upper()], write_metadata(value)) for name, value in picture.metadata.items()]
     places, model = list(tile_places(head)), load(entry)
-    with ThreadPoolExecutor(jobs or None) as pool:
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         for done, payload in enumerate(pool.map(lambda place: encode_tile(picture.samples[place], model), places)):
             chunks.append(Chunk(ChunkType.TILE, payload))
             if progress:
@@ -102,7 +103,7 @@ def decode_lossless(
         return True
 
     places = list(tile_places(head))
-    with ThreadPoolExecutor(jobs or None) as pool:
+    with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
         for number, (place, whole) in enumerate(zip(places, pool.map(show, tiles, places), strict=True)):
             if whole:
                 sums.append(samples[place].mean((0, 1)))

@@ -113,9 +113,8 @@ class Plane:
         total = (x @ coefficients).astype(np.int32)
         return ((total + 8) >> 4) + UNIT * left
 
-    def distribution(self, places: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is expected of samples: the nearest whole number, whether a smaller one is likelier than a larger one
-        as far from it, and the table of their distance to it."""
+    def inputs(self, places: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the network sees, (n, F) float32, by the first predictions, and k (n,)."""
         gather = lambda array, offsets: array.ravel()[places[:, None] + offsets]
         near = UNIT * gather(self.samples, self.near_samples) - first[:, None]
         parts = [near, gather(self.errors, self.near_errors)]
@@ -129,6 +128,12 @@ class Plane:
         x = np.concatenate([*parts, 16 * (k[:, None] - 4)], 1).astype(np.float32)
         x[:, :-1] *= np.float32(32) / np.float32(2) ** k.astype(np.float32)[:, None]
         x[:, :-1] = np.clip(np.floor(x[:, :-1] + 0.5), -127, 127)
+        return x, k
+
+    def distribution(self, places: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What is expected of samples: the nearest whole number, whether a smaller one is likelier than a larger one
+        as far from it, and the table of their distance to it."""
+        x, k = self.inputs(places, first)
         shift, scale = self.model.network(self.kind, x).T
         shift = np.clip(shift, -(1 << 15), 1 << 15)
         mean = first + (((shift << k) + 2048) >> 12)
