@@ -39,7 +39,7 @@ def encode_tile(samples: np.ndarray, model: photographs.Model) -> bytes:
     codings = []
     if few or samples.dtype == np.uint16:
         codings.append(bytes([Kind.GRADIENT]) + encode_gradient(samples))
-    if len(colours) <= MAX_PALETTE and (few or drawn or len(colours) <= 64):
+    if len(colours) <= MAX_PALETTE and (few or drawn or len(colours) <= 256):
         codings.append(bytes([Kind.PALETTE]) + encode_palette(colours, numbers, samples))
     if samples.dtype == np.uint8 and (few or (drawn and len(colours) > MAX_PALETTE)):
         codings.append(bytes([Kind.COMPONENTS]) + encode_components(packed.astype(np.uint32), samples.shape[2]))
