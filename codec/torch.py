@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, default_collate
 
 from pixa.errors import Corrupt, LimitExceeded, NotPixa, PixaError, UnsupportedInput, UsageError
 from pixa.image.decoder import MAX_PIXELS, Decoder
-from pixa.image.picture import helpers, latent_size, rebuilt
+from pixa.image.picture import decode_latents, latent_size, thread_pool
 from pixa.io.files import list_inputs
 
 CONTENTS = ("pixels", "latents", "symbols")
@@ -51,8 +51,8 @@ def read_latents(decoder: Decoder) -> Tensor:
     At every quality these are quantised values of the same latents. Means are float: the last bits may differ from
     machine to machine, unlike symbols.
     """
-    with helpers(decoder.nets) as pool:
-        return torch.from_numpy(rebuilt(decoder.head, decoder.tiles, decoder.nets, pool))
+    with thread_pool(decoder.nets) as pool:
+        return torch.from_numpy(decode_latents(decoder.head, decoder.tiles, decoder.nets, pool))
 
 
 def read_symbols(decoder: Decoder) -> Symbols:

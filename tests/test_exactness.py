@@ -18,7 +18,7 @@ import pixa
 from pixa import Decoder
 from pixa.coding.latents import CONTEXT_MAX, Z_MAX
 from pixa.errors import ModelMissing
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.registry import ModelEntry, list_models
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel, load_model, open_model
@@ -96,7 +96,7 @@ class TestRuntimes:
     def test_onnxruntime_decodes_what_torch_coded(self, photo, entry, model, monkeypatch, level):
         nets = TorchModel(entry)
         monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
-        data, coded = Analysed(Picture(photo)).encode(level)
+        data, coded = ImageEncoder(Picture(photo)).encode(level)
         assert decoded(data, nets)[0] == decoded(data, model)[0]
         (tile,) = Decoder(data).tiles
         received = model.codec.reconstruct(model.codec.decode(tile, coded.shape, level)).y_hat

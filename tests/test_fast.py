@@ -10,7 +10,7 @@ import torch
 
 from pixa.coding.tile import TileInput
 from pixa.errors import Corrupt
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export.driver import export
 from pixa.models.export.fast_graphs import passes
 from pixa.models.export.reduced import coded_first
@@ -40,7 +40,7 @@ def tile(nets, coffee, monkeypatch) -> tuple[bytes, np.ndarray]:
     """The payload of a picture's only tile, and its latents."""
     monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: nets.entry)
     monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
-    y = Analysed(Picture(coffee[:200, :296])).y
+    y = ImageEncoder(Picture(coffee[:200, :296])).y
     return nets.codec.encode(TileInput(y), 120).payload, y
 
 

@@ -20,7 +20,7 @@ from pixa.coding import latents
 from pixa.coding.latents import STRIDE
 from pixa.errors import LimitExceeded, UnsupportedInput, UsageError
 from pixa.image import picture as image
-from pixa.image.picture import Analysed, tile_slices
+from pixa.image.picture import ImageEncoder, tile_slices
 from pixa.models.nets.rates import rd_lambda
 from pixa.pixels import Picture
 
@@ -205,9 +205,9 @@ class TestWindows:
 
     def test_analysis_has_no_seams(self, coffee, small_windows):
         picture = Picture(coffee[:391, :577])
-        whole = Analysed(picture).y
+        whole = ImageEncoder(picture).y
         small_windows()
-        assert np.abs(Analysed(picture).y - whole).max() < 1e-4
+        assert np.abs(ImageEncoder(picture).y - whole).max() < 1e-4
 
     @pytest.mark.parametrize("channels", [GREY, RGB])
     def test_synthesis_has_no_seams(self, coffee, small_windows, channels):
@@ -219,7 +219,7 @@ class TestWindows:
     def test_every_window_is_reported(self, photo, small_windows):
         small_windows()
         calls = []
-        data = Analysed(Picture(photo), progress=lambda *call: calls.append(call)).encode(100)[0]
+        data = ImageEncoder(Picture(photo), progress=lambda *call: calls.append(call)).encode(100)[0]
         Decoder(data).picture(progress=lambda *call: calls.append(call))
         assert calls == [(done, 9) for done in range(1, 10)] * 2
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 import pixa
 from pixa import Decoder
 from pixa.coding.latents import CONTEXT_MAX, Z_MAX
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export.driver import decode_macs, export
 from pixa.models.export.restore import restore
 from pixa.models.nets.fast import Fast, FastConfig
 from pixa.models.nets.layers import ANCHOR_STEP, LEVELS, Block
 from pixa.models.nets.mlic import CONTEXTS, Mlic, MlicConfig, pass_mask
 from pixa.models.registry import ModelEntry, find_model
-from pixa.models.training.grow import grow
+from pixa.models.training.init_from import init_from
 from pixa.models.training.program import main
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel, open_model
@@ -149,7 +149,7 @@ class TestGrowth:
     def test_begins_as_fast(self, fast, photo, without):
         x = as_tensor(photo[:128, :128])
         model = Mlic(replace(SMALL, analysis_high=3, analysis_low=2, synthesis_low=3, synthesis_high=2, **without))
-        grow(fast, model, x)
+        init_from(fast, model, x)
         for level in (100, 200):
             expected, got = (m.eval()(x, torch.tensor([level])) for m in (fast, model))
             assert expected["symbols"]["y"].abs().mean() > 0.05
@@ -164,7 +164,7 @@ class TestGrowth:
     def test_slices_hold_channels_by_their_magnitude(self, fast, photo):
         x = as_tensor(photo[:128, :128])
         model = Mlic(SMALL)
-        grow(fast, model, x)
+        init_from(fast, model, x)
         magnitude = model.eval()(x, torch.tensor([LEVELS // 2]))["symbols"]["y"].abs().mean((0, 2, 3))
         second, third = (magnitude[channels].view(2, -1) for channels in SMALL.channels[1:3])
         assert (second.min(1).values >= third.max(1).values).all()
@@ -172,11 +172,11 @@ class TestGrowth:
     def test_other_widths_are_refused(self, fast, photo):
         x = as_tensor(photo[:64, :64])
         with pytest.raises(ValueError, match="k 24 cannot grow from one with 16"):
-            grow(fast, Mlic(replace(SMALL, k=24)), x)
+            init_from(fast, Mlic(replace(SMALL, k=24)), x)
         with pytest.raises(ValueError, match="synthesis_low 0 cannot grow from one with 1"):
-            grow(fast, Mlic(replace(SMALL, synthesis_low=0)), x)
+            init_from(fast, Mlic(replace(SMALL, synthesis_low=0)), x)
         with pytest.raises(ValueError, match="first slice has 4 channels cannot grow from 2"):
-            grow(fast, Mlic(replace(SMALL, slices=(4, 4, 8))), x)
+            init_from(fast, Mlic(replace(SMALL, slices=(4, 4, 8))), x)
 
 
 class TestTrainer:
@@ -223,7 +223,7 @@ class TestExport:
         picture = photo[:128, :192]
         for level in (60, 120, 200):
             promised = lively()(as_tensor(picture), torch.tensor([level]))
-            decoder = Decoder(Analysed(Picture(picture), "mlic", jobs=1).encode(level)[0])
+            decoder = Decoder(ImageEncoder(Picture(picture), "mlic", jobs=1).encode(level)[0])
             (payload,) = decoder.tiles
             tile = nets.codec.decode(payload, (nets.channels, 8, 12), level)
             assert np.abs(tile.y).mean() > 0.1
@@ -244,7 +244,7 @@ class TestExport:
     def test_pictures_of_any_size_come_back(self, chelsea, weights, nets, monkeypatch, size):
         monkeypatch.setattr("pixa.coding.latents.TILE_LOG2", 8)
         picture = np.ascontiguousarray(chelsea[: size[0], : size[1]])
-        data, y_hat = Analysed(Picture(picture), "mlic", jobs=1).encode(120)
+        data, y_hat = ImageEncoder(Picture(picture), "mlic", jobs=1).encode(120)
         decoder = Decoder(data)
         assert len(decoder.tiles) == (4 if size[0] > 256 else 1)
         samples = decoder.picture().samples
@@ -257,9 +257,9 @@ class TestExport:
         samples = pixa.decode(whole).astype(int)
         monkeypatch.setattr("pixa.image.picture.WINDOW", 7)
         assert np.abs(pixa.decode(whole) - samples).max() <= 1
-        _, y_hat = Analysed(Picture(photo), "mlic").encode(160)
+        _, y_hat = ImageEncoder(Picture(photo), "mlic").encode(160)
         monkeypatch.setattr("pixa.image.picture.WINDOW", 128)
-        _, expected = Analysed(Picture(photo), "mlic").encode(160)
+        _, expected = ImageEncoder(Picture(photo), "mlic").encode(160)
         assert (np.abs(y_hat - expected) > 1e-3).mean() < 0.01
 
     def test_command_line_needs_no_torch(self, photo, weights, tmp_path):
@@ -305,7 +305,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
         lesser.load_state_dict(full.state_dict(), strict=False)
         export(lesser, kind, 950, tmp_path)
         install_models(tmp_path)
-        without, y_hat = Analysed(Picture(photo[:64, :80]), f"mlic.{kind}").encode(200)
+        without, y_hat = ImageEncoder(Picture(photo[:64, :80]), f"mlic.{kind}").encode(200)
         assert Decoder(without).tiles != Decoder(with_it).tiles
         nets = open_model(find_model("mlic"), 1)
         assert np.abs(pixa.decode(without).astype(int) - nets.synthesis(y_hat, 200)).max() <= 1
@@ -332,7 +332,7 @@ class TestExactness:
     def test_onnxruntime_decodes_what_torch_coded(self, photo, entry, nets, monkeypatch, level):
         torch_nets = TorchModel(entry)
         monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: torch_nets)
-        data, _ = Analysed(Picture(photo[:96, :128]), "mlic").encode(level)
+        data, _ = ImageEncoder(Picture(photo[:96, :128]), "mlic").encode(level)
         assert decoded(data, torch_nets)[0] == decoded(data, nets)[0]
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pixa import Decoder
 from pixa.app.bench.agreement import agreement
 from pixa.coding.latents import STRIDE
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export.driver import decode_macs, export, level_arrays, prove_exact
 from pixa.models.export.restore import restore, stored
 from pixa.models.nets.backbone import Backbone
@@ -182,7 +182,7 @@ class TestExport:
         for level in (60, 120, 200):
             out = lively(as_tensor(photo), torch.tensor([level]))
             promised = out["x_hat"][0].permute(1, 2, 0).clamp(0, 1).mul(255).round().numpy()
-            decoder = Decoder(Analysed(Picture(photo)).encode(level)[0])
+            decoder = Decoder(ImageEncoder(Picture(photo)).encode(level)[0])
             decoder.nets = exported
             (tile,) = decoder.tiles
             assert len(tile) == pytest.approx(bits(out) / 8, rel=0.003, abs=8)

@@ -16,7 +16,7 @@ import torch
 import pixa
 from pixa import Decoder
 from pixa.errors import ModelMissing
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export import native
 from pixa.models.export.driver import export
 from pixa.models.export.fast_graphs import means, passes
@@ -52,7 +52,7 @@ def synthesised(entry: ModelEntry, y_hat: np.ndarray, level: int) -> np.ndarray:
 @pytest.mark.parametrize("entry", [e for e in list_models() if e.native], ids=lambda e: f"{e.name}.{e.tag}")
 @pytest.mark.parametrize("level", [0, 110, 200])
 def test_native_synthesis_shows_the_same_picture(entry, model, photo, level):
-    y_hat = Analysed(Picture(photo[:83, :117])).encode(level)[1]
+    y_hat = ImageEncoder(Picture(photo[:83, :117])).encode(level)[1]
     expected = synthesised(replace(entry, native=()), y_hat, level)
     assert np.ptp(expected) > 100
     assert np.abs(synthesised(entry, y_hat, level) - expected).max() <= 1
@@ -68,14 +68,14 @@ def test_latents_of_no_picture_are_shown_the_same(model, deviation):
 
 def test_noise_is_shown_the_same(model):
     noise = 255 * np.random.default_rng(5).integers(0, 2, (64, 80, 1), np.uint8).repeat(3, 2)
-    y_hat = Analysed(Picture(noise)).encode(200)[1]
+    y_hat = ImageEncoder(Picture(noise)).encode(200)[1]
     expected = synthesised(replace(model.entry, native=()), y_hat, 200)
     assert np.abs(synthesised(model.entry, y_hat, 200) - expected).max() <= 1
 
 
 class TestExport:
     def test_blocks_that_never_fire_are_found(self, lively):
-        assert native.find_quiet(lively).blocks == {lively.g_s.low[0]}
+        assert native.find_dead_blocks(lively).blocks == {lively.g_s.low[0]}
 
     def test_a_silent_block_is_left_out_and_missed_by_nobody(self, lively, photo, tmp_path, monkeypatch):
         monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
@@ -180,7 +180,7 @@ class TestAhead:
     """Means computed while the next symbols are being decoded."""
 
     def test_latents_are_the_same_to_the_last_bit(self, model, photo):
-        data, y_hat = Analysed(Picture(photo), jobs=1).encode(120)
+        data, y_hat = ImageEncoder(Picture(photo), jobs=1).encode(120)
         (tile,), codec = Decoder(data).tiles, model.codec
         with ThreadPoolExecutor(1) as pool:
             ahead = codec.decode(tile, y_hat.shape, 120, pool=pool)
@@ -195,7 +195,7 @@ class TestAhead:
         assert np.abs(one - two).max() <= 1
 
     def test_a_mean_that_fails_is_not_swallowed(self, model, photo, monkeypatch):
-        data, y_hat = Analysed(Picture(photo[:64, :64]), jobs=1).encode(120)
+        data, y_hat = ImageEncoder(Picture(photo[:64, :64]), jobs=1).encode(120)
 
         def fail(p: int, memory: dict, single_thread: bool) -> None:
             raise MemoryError("no memory for means")

@@ -22,7 +22,7 @@ from pixa.app.page.comparison import FREE, ORIGINAL, SAME_PSNR, SAME_SIZE, Resul
 from pixa.app.page.heatmap import ERROR_GAIN, bit_map, block_bits, error_map, palette
 from pixa.app.page.uploads import MAX_FILES, Upload, read_batch, read_samples, read_upload
 from pixa.errors import LimitExceeded, UnsupportedInput
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 
 PIXA, JPEG = ("pixa:fast", 40), ("jpeg", 30)
 GROUPS = ("psnr", "ms-ssim", "ssimulacra2")
@@ -142,9 +142,9 @@ def test_the_verdict_says_who_is_smaller_and_who_is_nearer(photo, smaller, psnrs
 
 def test_a_second_search_codes_fewer_levels(subject, monkeypatch):
     levels = []
-    encode = Analysed.encode
+    encode = ImageEncoder.encode
     monkeypatch.setattr(
-        Analysed, "encode", lambda self, level, effort: levels.append(level) or encode(self, level, effort)
+        ImageEncoder, "encode", lambda self, level, effort: levels.append(level) or encode(self, level, effort)
     )
     compare(subject, ("jpeg", 40), PIXA, SAME_SIZE, 0)
     first = len(levels)

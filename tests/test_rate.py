@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixa
-from pixa.image.picture import Analysed
-from pixa.image.rate import LEVELS, SIZE_SLOPE, Ladder, first_above
+from pixa.image.picture import ImageEncoder
+from pixa.image.rate import LEVELS, SIZE_SLOPE, RateSearch, first_above
 from pixa.pixels import Picture
 
 STEPS = st.lists(st.sampled_from([0.0, 0.0, 0.001, SIZE_SLOPE, 0.3, 50.0]), min_size=201, max_size=201)
@@ -36,7 +36,7 @@ def test_even_curves_take_few_measurements():
 
 
 def test_a_ladder_remembers(photo):
-    ladder = Ladder(Analysed(Picture(photo[:128, :128]), jobs=1))
+    ladder = RateSearch(ImageEncoder(Picture(photo[:128, :128]), jobs=1))
     level = ladder.within(3000)
     assert ladder.files[level] == pixa.encode(photo[:128, :128], level / 2) and len(ladder.files[level]) <= 3000
     ladder.files.clear()

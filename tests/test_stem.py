@@ -24,7 +24,7 @@ from pixa.coding import inter
 from pixa.coding.latents import CONTEXT_MAX, Z_MAX
 from pixa.coding.tile import CarryOver, CodedTile, RefFrame, TileContext, TileInput
 from pixa.errors import Corrupt, PixaError
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export.driver import bias_of, decode_macs, export
 from pixa.models.export.restore import restore
 from pixa.models.export.stem_graphs import scales
@@ -574,8 +574,8 @@ class TestTrainer:
 
 def test_latents_of_a_picture_are_coded_without_a_past(photo, key):
     """What a frame that follows another may be told changes nothing for pictures."""
-    analysed = Analysed(Picture(photo[:48, :64]), "fast.test", jobs=1)
-    coded = key.codec.encode(TileInput(analysed.y), LEVEL)
+    encoder = ImageEncoder(Picture(photo[:48, :64]), "fast.test", jobs=1)
+    coded = key.codec.encode(TileInput(encoder.y), LEVEL)
     y_hat, carry_over = coded.reconstruction
     assert carry_over is None and coded.motion is None
     tile = key.codec.decode(coded.payload, y_hat.shape, LEVEL)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from pixa.image.picture import Analysed  # noqa: E402
+from pixa.image.picture import ImageEncoder  # noqa: E402
 from pixa.models.registry import find_model  # noqa: E402
 from pixa.pixels import Picture  # noqa: E402
 from pixa.runtime.model import LatentModel  # noqa: E402
@@ -79,7 +79,7 @@ def test_floats_go_from_0_to_1(folder):
 @pytest.mark.parametrize("size", [(48, 1100), (50, 75)], ids=["two tiles", "odd sides"])
 def test_latents_are_what_the_encoder_says_the_decoder_sees(tmp_path, coffee, size):
     samples = np.tile(coffee, (1, 2, 1))[: size[0], : size[1]]
-    data, y_hat = Analysed(Picture(samples), jobs=1).encode(120)
+    data, y_hat = ImageEncoder(Picture(samples), jobs=1).encode(120)
     (tmp_path / "x.pixa").write_bytes(data)
     latents = PixaDataset(tmp_path, "latents")[0]
     assert latents.dtype == torch.float32

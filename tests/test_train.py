@@ -179,7 +179,7 @@ class TestTrainer:
         state = self.checkpoint(config.out)
         state["ema"]["g_a.2.expand.bias"][:5] = -100.0
         torch.save(state, tmp_path / "dead.pt")
-        run = replace(config, out=str(tmp_path / "new"), start=str(tmp_path / "dead.pt"), wake=True)
+        run = replace(config, out=str(tmp_path / "new"), start=str(tmp_path / "dead.pt"), reinit_dormant=True)
         train(replace(run, minutes=0.0))
         assert int(re.search(r"g_a\.2 (\d+)", capsys.readouterr().out)[1]) >= 5
         old, new = (load_model(path, "cpu") for path in (tmp_path / "dead.pt", tmp_path / "new" / "checkpoint.pt"))

@@ -16,7 +16,7 @@ import torch
 from pixa.app.bench.measurements import read_picture
 from pixa.coding.tile import TileInput
 from pixa.errors import UsageError
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export.restore import restore
 from pixa.models.registry import find_model
 from pixa.pixels import Picture
@@ -39,10 +39,10 @@ def agreement(pictures: list[np.ndarray], model: str = "fast") -> dict[int, floa
     for samples in pictures:
         height, width = (side // 64 * 64 for side in samples.shape[:2])
         samples = samples[:height, :width]
-        analysed = Analysed(Picture(samples), model)
+        encoder = ImageEncoder(Picture(samples), model)
         x = torch.tensor(samples).permute(2, 0, 1)[None] / 255
         for level in LEVELS:
-            coded[level] += 8 * len(analysed.nets.codec.encode(TileInput(analysed.y), level).payload)
+            coded[level] += 8 * len(encoder.nets.codec.encode(TileInput(encoder.y), level).payload)
             likelihoods = network(x, torch.tensor([level]))["likelihoods"].values()
             expected[level] -= sum(p.log2().sum().item() for p in likelihoods)
     return {level: coded[level] / expected[level] - 1 for level in LEVELS}

@@ -23,8 +23,8 @@ from pixa.app.bench.codecs import CODECS, Codec, PixaCodec, find_codec, search_q
 from pixa.app.bench.measurements import Coding, time_coding
 from pixa.app.bench.metrics import METRICS, psnr_rgb
 from pixa.errors import LimitExceeded
-from pixa.image.picture import Analysed, level_of
-from pixa.image.rate import LEVELS, Ladder
+from pixa.image.picture import ImageEncoder, level_of
+from pixa.image.rate import LEVELS, RateSearch
 from pixa.pixels import Picture
 
 ORIGINAL = "original"
@@ -112,7 +112,7 @@ class Subject:
         self.name, self.samples = name, samples
         self.original = Result(ORIGINAL, 0, data, samples, self.rates(data))
         self.results: OrderedDict[tuple[str, float], Result] = OrderedDict()
-        self.ladders: dict[PixaCodec, TimedLadder] = {}
+        self.searches: dict[PixaCodec, TimedRateSearch] = {}
         self.shown = self.original, self.original
 
     @property
@@ -148,18 +148,18 @@ class Subject:
         """A file and what is decoded from it, on the clock."""
         if not isinstance(codec, PixaCodec):
             return time_coding(codec, self.samples, quality)
-        ladder, level = self.ladder(codec), level_of(quality)
-        data = ladder.file(level)
-        ladder.files.clear()
+        search, level = self.search(codec), level_of(quality)
+        data = search.file(level)
+        search.files.clear()
         start = time.perf_counter()
         decoded = codec.decode(data)
-        return Coding(data, decoded, ladder.times[level], time.perf_counter() - start)
+        return Coding(data, decoded, search.times[level], time.perf_counter() - start)
 
-    def ladder(self, codec: PixaCodec) -> TimedLadder:
+    def search(self, codec: PixaCodec) -> TimedRateSearch:
         """The levels of a pixa model; those of the last two are kept."""
-        ladder = self.ladders.pop(codec, None) or TimedLadder(self.samples, codec)
-        self.ladders = dict([*self.ladders.items(), (codec, ladder)][-2:])
-        return ladder
+        search = self.searches.pop(codec, None) or TimedRateSearch(self.samples, codec)
+        self.searches = dict([*self.searches.items(), (codec, search)][-2:])
+        return search
 
     def measure(self, result: Result, group: str) -> None:
         """Add the metrics of a group of `pixa.app.bench.metrics.METRICS` to a row; None where one does not apply."""
@@ -197,20 +197,20 @@ class Subject:
 
     def within_size(self, codec: Codec, size: int) -> int:
         if isinstance(codec, PixaCodec):
-            return self.ladder(codec).within(size, WHOLE_LEVELS) // 2
+            return self.search(codec).within(size, WHOLE_LEVELS) // 2
         return search_quality(codec, self.samples, Deadline(len), size, QUALITIES)[0]
 
     def at_least(self, codec: Codec, psnr: float | None) -> int:
         if psnr is None:  # nothing is lost
             return QUALITIES[-1]
         if isinstance(codec, PixaCodec):
-            return self.ladder(codec).at_least(psnr, WHOLE_LEVELS) // 2
+            return self.search(codec).at_least(psnr, WHOLE_LEVELS) // 2
         measure = Deadline(lambda data: psnr_rgb(self.samples, codec.decode(data)))
         quality, data = search_quality(codec, self.samples, measure, psnr, QUALITIES)
         return quality if measure(data) >= psnr else min(quality + 1, QUALITIES[-1])
 
 
-class TimedLadder(Ladder):
+class TimedRateSearch(RateSearch):
     """The levels of a picture (H, W, 3), analysed once for all of them.
 
     Attributes:
@@ -219,7 +219,7 @@ class TimedLadder(Ladder):
 
     def __init__(self, samples: np.ndarray, codec: PixaCodec):
         start = time.perf_counter()
-        super().__init__(Analysed(Picture(samples), codec.model, codec.threads, tune=codec.tune), codec.effort)
+        super().__init__(ImageEncoder(Picture(samples), codec.model, codec.threads, tune=codec.tune), codec.effort)
         self.analysis_time, self.times = time.perf_counter() - start, {}
 
     def encode(self, level: int) -> np.ndarray:

@@ -26,7 +26,7 @@ LOCAL = "local"
 LATER = -1  # priority of what is tried again
 
 
-class Notebook(Console):
+class RecordingConsole(Console):
     """A console that keeps what is said, for the one in front of the user."""
 
     def __init__(self):
@@ -85,8 +85,8 @@ def run_on_cluster(args: Namespace, console: Console, jobs: Sequence[Job]) -> in
 
 def run_one(job: Job, args: Namespace) -> tuple[int, list[tuple]]:
     """On a worker: the exit code of one job, and what it says."""
-    notebook = Notebook()
-    return args.run(Namespace(**vars(args) | {"inputs": [job]}), notebook), notebook.said
+    console = RecordingConsole()
+    return args.run(Namespace(**vars(args) | {"inputs": [job]}), console), console.said
 
 
 def outcome(future: Future, name: str) -> tuple[int, list[tuple], bool]:

@@ -161,9 +161,9 @@ class LatentCodec:
             symbols = round_half_up(residual, SYMBOL_MAX) * (index > 0)
             if rdoq:
                 symbols = optimise(symbols, residual, index, model.tables, self.rdoq_worth)
-            rebuilt = np.where(mask, symbols * step[:, channels] + mean, np.float32(0))
-            memory = memory | outputs | more | {"magnitude": magnitude(symbols), "y_hat": rebuilt}
-            y_hat[:, channels] += rebuilt
+            y_hat_part = np.where(mask, symbols * step[:, channels] + mean, np.float32(0))
+            memory = memory | outputs | more | {"magnitude": magnitude(symbols), "y_hat": y_hat_part}
+            y_hat[:, channels] += y_hat_part
             all_symbols[:, channels] += symbols
             groups.append((symbols.ravel(), index.ravel()))
         return groups, y_hat, all_symbols
@@ -213,17 +213,17 @@ class LatentCodec:
         """Means of pass p and what is known then, once those of the passes before it are computed."""
         if p > 0:
             mean, known = tile.means[p - 1].result()
-            memory = known | memory | {"y_hat": self.rebuilt(tile, p - 1, mean)}
+            memory = known | memory | {"y_hat": self.dequantise(tile, p - 1, mean)}
         mean, outputs = self.model.mean(p, memory, single_thread=True)
         return mean, memory | outputs
 
-    def rebuilt(self, tile: LatentSymbols, p: int, mean: np.ndarray) -> np.ndarray:
+    def dequantise(self, tile: LatentSymbols, p: int, mean: np.ndarray) -> np.ndarray:
         """y_hat of pass p, zero elsewhere."""
         (channels, mask), symbols = tile.passes[p]
-        rebuilt = symbols * self.model.vector("step", tile.level)[:, channels]
-        rebuilt += mean
-        rebuilt *= mask
-        return rebuilt
+        y_hat_part = symbols * self.model.vector("step", tile.level)[:, channels]
+        y_hat_part += mean
+        y_hat_part *= mask
+        return y_hat_part
 
     def reconstruct(self, symbols: LatentSymbols, reference: RefFrame | None = None) -> Reconstruction:
         if not symbols.means:
@@ -240,9 +240,9 @@ class LatentCodec:
         y_hat = np.zeros(symbols.shape, np.float32)
         for p, ((channels, _), _) in enumerate(symbols.passes):
             mean, outputs = self.model.mean(p, memory)
-            rebuilt = self.rebuilt(symbols, p, mean)
-            memory = memory | outputs | {"y_hat": rebuilt}
-            y_hat[:, channels] += rebuilt
+            y_hat_part = self.dequantise(symbols, p, mean)
+            memory = memory | outputs | {"y_hat": y_hat_part}
+            y_hat[:, channels] += y_hat_part
         return y_hat
 
     def z_index(self, level: int, shape: tuple[int, ...], skip: np.ndarray | None = None) -> np.ndarray:

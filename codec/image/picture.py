@@ -58,7 +58,7 @@ def encode_picture(
         UsageError: quality or effort out of range, a tune that the model does not have, or a search without torch.
         ModelMissing: the model is not installed.
     """
-    return Analysed(picture, model, jobs, progress, tune).encode(level_of(quality), effort)[0]
+    return ImageEncoder(picture, model, jobs, progress, tune).encode(level_of(quality), effort)[0]
 
 
 def level_of(quality: float) -> int:
@@ -87,20 +87,20 @@ def decode_samples(
     Raises:
         Corrupt: a tile contradicts itself and `lost` is None, or no tile is left.
     """
-    with helpers(nets) as pool:
-        y_hat = rebuilt(head, tiles, nets, pool, lost)
+    with thread_pool(nets) as pool:
+        y_hat = decode_latents(head, tiles, nets, pool, lost)
         samples = np.empty((head.height, head.width, 3 if head.colour else 1), np.uint8)
-        for target, rgb in synthesised(nets, y_hat, head.level, samples, pool, progress):
+        for target, rgb in synthesise_windows(nets, y_hat, head.level, samples, pool, progress):
             target[:] = rgb
     return samples
 
 
-def helpers(nets: OnnxModel) -> ThreadPoolExecutor:
+def thread_pool(nets: OnnxModel) -> ThreadPoolExecutor:
     """Threads beside the one that asks for them."""
     return ThreadPoolExecutor(max(1, nets.cores - 1))
 
 
-def rebuilt(
+def decode_latents(
     head: Head,
     tiles: Sequence[bytes],
     nets: OnnxModel,
@@ -108,8 +108,10 @@ def rebuilt(
     lost: list[int] | None = None,
     channels: int | None = None,
 ) -> np.ndarray:
-    """Latents y_hat (C, h, w) of an image's tiles, or the first channels of them; `pool` as of `helpers`, `lost` and
-    errors as `decode_samples`."""
+    """Latents y_hat (C, h, w) of an image's tiles, or the first channels of them.
+
+    `pool` is that of `thread_pool`, `lost` and errors are those of `decode_samples`.
+    """
     codec = nets.codec
     size = latent_size(head.width, head.height, codec)
     y_hat = np.zeros((channels or codec.y_hat_channels, *size), np.float32)
@@ -133,7 +135,7 @@ def rebuilt(
     return y_hat if known.all() else fill(y_hat, known)
 
 
-def synthesised(
+def synthesise_windows(
     nets: OnnxModel,
     y_hat: np.ndarray,
     level: int,
@@ -168,7 +170,7 @@ def synthesised(
             progress(done + 1, len(windows))
 
 
-def analysed(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+def analyse_windows(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = None) -> np.ndarray:
     """Latents y (C, h, w) of samples (H, W, 3) uint8, window by window."""
     height, width = latent_size(colour.shape[1], colour.shape[0], nets.codec)
     y, stride = np.empty((nets.channels, height, width), np.float32), nets.codec.stride
@@ -182,7 +184,7 @@ def analysed(nets: OnnxModel, colour: np.ndarray, progress: Progress | None = No
     return y
 
 
-class Analysed:
+class ImageEncoder:
     """A picture after analysis: what every quality level shares, so that a search repeats only the cheap part."""
 
     def __init__(
@@ -203,7 +205,7 @@ class Analysed:
         self.picture, self.jobs, self.progress = picture, jobs, progress
         self.nets = load_model(entry, jobs)
         self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
-        self.y = analysed(self.nets, self.colour, progress)
+        self.y = analyse_windows(self.nets, self.colour, progress)
 
     def encode(self, level: int, effort: int = 0) -> tuple[bytes, np.ndarray]:
         """The file at a quality level, and the latents y_hat (C, h, w) its decoder will see. Tokens are the same at

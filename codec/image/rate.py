@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pixa.errors import UsageError
-from pixa.image.picture import SEARCH_STEPS, Analysed, Progress, helpers, synthesised
+from pixa.image.picture import SEARCH_STEPS, ImageEncoder, Progress, synthesise_windows, thread_pool
 from pixa.pixels import Picture
 
 LEVELS = range(201)
@@ -42,16 +42,16 @@ def encode_to_target(
     targets = [value for value in (bpp, target_size, psnr) if value is not None]
     if len(targets) != 1 or not targets[0] > 0:
         raise UsageError("give exactly one of bpp, target_size and psnr, above zero")
-    analysed = Analysed(picture, model, jobs, progress, tune)
+    encoder = ImageEncoder(picture, model, jobs, progress, tune)
     limit = target_size if target_size is not None else (bpp or 0) * picture.width * picture.height / 8
     level = None
     for step in sorted({min(effort, QUICK), effort}):
-        ladder = Ladder(analysed, step)
-        level = ladder.within(limit, start=level) if psnr is None else ladder.at_least(psnr, start=level)
-    return ladder.file(level)
+        search = RateSearch(encoder, step)
+        level = search.within(limit, start=level) if psnr is None else search.at_least(psnr, start=level)
+    return search.file(level)
 
 
-class Ladder:
+class RateSearch:
     """The levels of a picture at one effort. What is known of them is kept, so that a further search codes fewer.
 
     Attributes:
@@ -60,8 +60,8 @@ class Ladder:
         files: those made; they may be removed.
     """
 
-    def __init__(self, analysed: Analysed, effort: int = 0):
-        self.analysed, self.effort = analysed, effort
+    def __init__(self, encoder: ImageEncoder, effort: int = 0):
+        self.encoder, self.effort = encoder, effort
         self.sizes: dict[int, float] = {}
         self.psnrs: dict[int, float] = {}
         self.files: dict[int, bytes] = {}
@@ -87,7 +87,7 @@ class Ladder:
 
     def encode(self, level: int) -> np.ndarray:
         """Keep the file of a level; returns its y_hat (C, h, w)."""
-        self.files[level], y_hat = self.analysed.encode(level, self.effort)
+        self.files[level], y_hat = self.encoder.encode(level, self.effort)
         self.sizes[level] = math.log(len(self.files[level]))
         return y_hat
 
@@ -96,7 +96,7 @@ class Ladder:
         return self.sizes[level]
 
     def psnr(self, level: int) -> float:
-        return peak_snr(self.analysed, self.encode(level), level)
+        return peak_snr(self.encoder, self.encode(level), level)
 
 
 def first_above(
@@ -138,11 +138,11 @@ def guess_level(target: float, slope: float, known: dict[int, float]) -> float:
     return level + (target - value) / slope
 
 
-def peak_snr(analysed: Analysed, y_hat: np.ndarray, level: int) -> float:
+def peak_snr(encoder: ImageEncoder, y_hat: np.ndarray, level: int) -> float:
     """PSNR in dB of the colour samples a decoder will show."""
-    colour = analysed.picture.colour
+    colour = encoder.picture.colour
     error = 0.0
-    with helpers(analysed.nets) as pool:
-        for original, shown in synthesised(analysed.nets, y_hat, level, colour, pool):
+    with thread_pool(encoder.nets) as pool:
+        for original, shown in synthesise_windows(encoder.nets, y_hat, level, colour, pool):
             error += np.square(original.astype(np.float32) - shown).sum(dtype=np.float64)
     return 10 * np.log10(255**2 * colour.size / max(error, 1e-9))

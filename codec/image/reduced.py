@@ -16,7 +16,7 @@ from pixa.bitstream.chunks import ChunkType
 from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.bitstream.headers import Head
 from pixa.errors import ModelMissing
-from pixa.image.picture import Progress, decode_samples, encode_picture, helpers, rebuilt
+from pixa.image.picture import Progress, decode_latents, decode_samples, encode_picture, thread_pool
 from pixa.models.registry import ModelEntry
 from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel
@@ -49,8 +49,8 @@ def decode_reduced(
     if not nets.entry.reduced:
         return average(decode_samples(head, tiles, nets, progress, lost), factor)
     weight, bias = synthesis(nets.entry, factor)
-    with helpers(nets) as pool:
-        y_hat = rebuilt(head, tiles, nets, pool, lost, len(weight))
+    with thread_pool(nets) as pool:
+        y_hat = decode_latents(head, tiles, nets, pool, lost, len(weight))
     (_, height, width), side, near = y_hat.shape, len(bias[0]), weight.shape[1]
     y_hat = np.pad(y_hat, ((0, 0), *((near // 2, near // 2),) * 2), mode="edge")
     samples = np.empty((height * side, width * side, 3 if head.colour else 1), np.uint8)

@@ -25,7 +25,7 @@ MAGICS = (b"YUV4MPEG2", b"\x1aE\xdf\xa3")  # y4m, Matroska: videos that may come
 BEGIN = 9  # bytes that tell what a file is
 
 
-class Begun(io.RawIOBase):
+class PrefixedReader(io.RawIOBase):
     """A stream whose first bytes are known already."""
 
     def __init__(self, begin: bytes, rest: BinaryIO):
@@ -56,7 +56,7 @@ def opened(source: str) -> Iterator[tuple[BinaryIO, bool]]:
         return
     begin = sys.stdin.buffer.read(BEGIN)
     if not is_video(begin):
-        yield Begun(begin, sys.stdin.buffer), False
+        yield PrefixedReader(begin, sys.stdin.buffer), False
         return
     with tempfile.TemporaryFile() as file:
         file.write(begin)
@@ -74,7 +74,7 @@ def opened_input(source: str) -> Iterator[tuple[BinaryIO, bool]]:
     """
     if source == STANDARD:
         begin = sys.stdin.buffer.read(BEGIN)
-        yield Begun(begin, sys.stdin.buffer), begin.startswith(MAGICS)
+        yield PrefixedReader(begin, sys.stdin.buffer), begin.startswith(MAGICS)
         return
     with open(source, "rb") as file:
         yield file, Path(source).suffix.lower() in VIDEO_SUFFIXES

@@ -15,7 +15,15 @@ import numpy as np
 
 from pixa.bitstream.headers import Head
 from pixa.coding.tile import CodedTile, Reconstruction, RefFrame, TileContext, TileInput, TileSymbols
-from pixa.image.picture import analysed, helpers, latent_size, pixel_slices, synthesised, tile_shape, tile_slices
+from pixa.image.picture import (
+    analyse_windows,
+    latent_size,
+    pixel_slices,
+    synthesise_windows,
+    thread_pool,
+    tile_shape,
+    tile_slices,
+)
 from pixa.runtime.model import OnnxModel
 
 IN_FLIGHT = 1 << 23  # pixels of the frames that are worked on at a time, unless a single one has more
@@ -71,7 +79,7 @@ class FrameCoder:
 
     def analyse(self, samples: np.ndarray, key: bool) -> np.ndarray:
         """Samples (H, W, 3) uint8 -> latents (M, h, w)."""
-        return analysed(self.model(key), samples)
+        return analyse_windows(self.model(key), samples)
 
     def code(self, samples: np.ndarray, y: np.ndarray, level: int, key: bool, rdoq: bool = False) -> Coded:
         """Code a frame of samples (H, W, 3) and latents y (M, h, w).
@@ -167,8 +175,8 @@ class FrameCoder:
         for tile, part in zip(self.tiles, parts, strict=True):
             y_hat[:, *tile] = part
         samples = np.empty((self.head.height, self.head.width, 3), np.uint8 if key else np.float32)
-        with helpers(model) as pool:
-            for target, rgb in synthesised(model, y_hat, level, samples, pool, context=context):
+        with thread_pool(model) as pool:
+            for target, rgb in synthesise_windows(model, y_hat, level, samples, pool, context=context):
                 target[:] = rgb
         return samples
 

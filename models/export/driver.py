@@ -230,7 +230,7 @@ def export(model: Backbone, tag: str, wire_id: int, weights: Path, intra: str = 
         "coding": architecture.coding,
         "can": list(architecture.can),
     }
-    entry |= native.write(model, folder, native.NOTHING if intra else native.find_quiet(model))
+    entry |= native.write(model, folder, native.NOTHING if intra else native.find_dead_blocks(model))
     entry |= {"key_model": intra} if intra else {"reduced": reduced.write(model, folder)}
     enter(entry, weights)
     return entry

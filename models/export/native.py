@@ -42,7 +42,7 @@ LEAVES_LEVELS = (0, 67, 133, 200)
 STRONG = 8  # channels of most energy, which a position's does not count
 
 
-class Quiet(NamedTuple):
+class DeadBlocks(NamedTuple):
     """What need not be computed of the low blocks of a synthesis, and for which latents.
 
     Attributes:
@@ -57,7 +57,7 @@ class Quiet(NamedTuple):
     limit: float
 
 
-NOTHING = Quiet(frozenset(), [], float("inf"))
+NOTHING = DeadBlocks(frozenset(), [], float("inf"))
 
 
 def noises(rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -69,8 +69,8 @@ def noises(rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def find_quiet(model: Backbone) -> Quiet:
-    """What is quiet in the synthesis of an image model."""
+def find_dead_blocks(model: Backbone) -> DeadBlocks:
+    """What is dead in the synthesis of an image model."""
     model.eval()
     rng, seen = np.random.default_rng(3), []
     leaves = [(dead_leaves(rng), level) for level in LEAVES_LEVELS]
@@ -88,24 +88,24 @@ def find_quiet(model: Backbone) -> Quiet:
         return NOTHING
     strong = torch.stack([squares.mean((0, 2, 3)) for squares, _ in natural]).mean(0).topk(STRONG).indices.tolist()
     energies = [F.max_pool2d(squares.sum(1) - squares[:, strong].sum(1), 5, 1, 2) for squares, _ in seen]
-    loud = [
+    active = [
         float(energy[fired].min())
         for energy, (_, fires) in zip(energies, seen, strict=True)
         for block, fired in zip(model.g_s.low, fires, strict=True)
         if block in blocks and fired.any()
     ]
-    return Quiet(frozenset(blocks), strong, min(loud, default=float(max(e.max() for e in energies))))
+    return DeadBlocks(frozenset(blocks), strong, min(active, default=float(max(e.max() for e in energies))))
 
 
 class NativeGraph(Graph):
-    """A graph in which quiet blocks are constants."""
+    """A graph in which dead blocks are constants."""
 
-    def __init__(self, name: str, inputs: dict[str, tuple[int, tuple]], quiet: Quiet):
+    def __init__(self, name: str, inputs: dict[str, tuple[int, tuple]], dead: DeadBlocks):
         super().__init__(name, inputs)
-        self.quiet = quiet
+        self.dead = dead
 
     def layer(self, module, x: str, extra: str | None = None) -> str:
-        if module in self.quiet.blocks:
+        if module in self.dead.blocks:
             return self.op("Add", x, self.constant(module.project.bias[None, :, None, None], np.float32))
         return super().layer(module, x, extra)
 
@@ -154,17 +154,17 @@ def native_synthesis(model: Backbone) -> Network:
     return synthesis(model)._replace(write=write)
 
 
-def synthesis_graph(model: Backbone, quiet: Quiet) -> bytes:
+def synthesis_graph(model: Backbone, dead: DeadBlocks) -> bytes:
     """The native synthesis, whose metadata say for which latents it may take the place of the whole synthesis."""
     network = native_synthesis(model)
-    g = NativeGraph(network.name, network.inputs, quiet)
+    g = NativeGraph(network.name, network.inputs, dead)
     (output,), ((name, kind),) = network.write(g, *network.inputs), network.outputs.items()
     graph = onnx.load_from_string(g.finish({name: (output, kind)}))
-    onnx.helper.set_model_props(graph, {"strong": json.dumps(quiet.strong), "limit": repr(quiet.limit)})
+    onnx.helper.set_model_props(graph, {"strong": json.dumps(dead.strong), "limit": repr(dead.limit)})
     return graph.SerializeToString()
 
 
-def write(model: Backbone, folder: Path, quiet: Quiet) -> dict:
+def write(model: Backbone, folder: Path, dead: DeadBlocks) -> dict:
     """Write the native graphs of a model beside the others; returns what the manifest says of them."""
     architecture = architecture_of(model)
     scales = [network for network in architecture.scales(model) if fits(network)]
@@ -173,7 +173,7 @@ def write(model: Backbone, folder: Path, quiet: Quiet) -> dict:
     squares = passes if passes.shape[2] == 4 else passes[:, :, [0, 1, 1, 0]]
     means = zip(architecture.means(model), squares, strict=True)
     graphs |= {n.name: graph for n, pattern in means if (graph := in_phases(n, pattern))}
-    graphs["synthesis"] = synthesis_graph(model, quiet)
+    graphs["synthesis"] = synthesis_graph(model, dead)
     arrays = {}
     for name, content in graphs.items():
         runs, own = write_delta(content, (folder / f"{name}.onnx").read_bytes())

@@ -20,9 +20,9 @@ from pixa.models.registry import TUNES
 from pixa.models.training import checkpoint
 from pixa.models.training.evaluate import bits_per_pixel, evaluate, rd_loss
 from pixa.models.training.eye_loss import EyeLoss
-from pixa.models.training.grow import grow
+from pixa.models.training.init_from import init_from
+from pixa.models.training.reinit import reinit_dormant
 from pixa.models.training.run import Run, TrainConfig
-from pixa.models.training.wake import wake
 from pixa.motion.fields import STEP_WORTH
 
 
@@ -34,7 +34,7 @@ class ImageConfig(TrainConfig):
         without: contexts that `mlic` leaves out, for ablations.
         halved: share of the crops taken at twice the size and averaged.
         balance: the loss of a level is weighted by lambda**-balance, so that high rates do not drown low ones.
-        wake: give hidden units of the starting weights that never fire new ones.
+        reinit_dormant: give hidden units of the starting weights that never fire new ones.
         cached: crops whose latents are computed once and kept; then the entropy model alone is trained, on them.
         tune: what distortion is, `psnr` (squared error) or `eye` (`pixa.models.training.eye_loss`).
         lpips_backbone: SqueezeNet 1.1 for the tune `eye`.
@@ -43,7 +43,7 @@ class ImageConfig(TrainConfig):
     without: tuple[str, ...] = field(default=(), metadata={"choices": CONTEXTS})
     halved: float = 0.3
     balance: float = 0.35
-    wake: bool = False
+    reinit_dormant: bool = False
     cached: int = 0
     tune: str = field(default="psnr", metadata={"choices": TUNES})
     lpips_backbone: str = ""
@@ -89,18 +89,19 @@ class ImageRun(Run):
         model.start_from_dct(self.draw(16))
         if self.config.start and not self.path.exists():
             self.start_from(Path(self.config.start), model)
-        if self.config.wake and not self.path.exists():
-            woken = wake(
+        if self.config.reinit_dormant and not self.path.exists():
+            revived = reinit_dormant(
                 model, lambda: model(self.draw(32), torch.linspace(0, LEVELS - 1, 32, device=self.device).long())
             )
             if self.rank == 0:
-                print("woken units: " + ", ".join(f"{name} {count}" for name, count in woken.items()), flush=True)
+                counts = ", ".join(f"{name} {count}" for name, count in revived.items())
+                print(f"reinitialised units: {counts}", flush=True)
         return model
 
     def start_from(self, path: Path, model: Backbone) -> None:
         source = checkpoint.load_model(path, self.device)
         if isinstance(source, Fast) and isinstance(model, Mlic):
-            grow(source, model, self.draw(16))
+            init_from(source, model, self.draw(16))
         else:
             checkpoint.fit(model, source.state_dict(), path)
 

@@ -50,8 +50,8 @@ class VqganTrainConfig(TrainConfig):
             PIXA_VGG_BACKBONE name. Without one, its distance is left out.
         l1, lpips, vgg: weights of the absolute difference of samples and of the perceptual distances.
         commitment: weight of what the codes miss.
-        settle: share of the budget after which the tokens stay as they are.
-        adversary: share of the budget after which the discriminator is heard; it learns from `settle` on.
+        freeze_tokenizer: share of the budget after which the tokens stay as they are.
+        adversary: share of the budget after which the discriminator is heard; it learns from `freeze_tokenizer` on.
         adversarial: size of the discriminator's gradient, against that of all other losses.
         discriminator_width: channels of its first layer.
         prior_lr: learning rate of the entropy model.
@@ -70,7 +70,7 @@ class VqganTrainConfig(TrainConfig):
     lpips: float = 1.0
     vgg: float = 0.1
     commitment: float = 0.25
-    settle: float = 0.6
+    freeze_tokenizer: float = 0.6
     adversary: float = 0.65
     adversarial: float = 0.5
     discriminator_width: int = 64
@@ -172,7 +172,7 @@ class VqganRun(Run):
             part.requires_grad_(False)
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def freeze_tokenizer(self) -> None:
         """Let the averaged tokens be those of the model, group their codes and spread the quality levels over them."""
         own = self.model.state_dict()
         for name, value in self.ema.items():
@@ -214,17 +214,17 @@ class VqganRun(Run):
         if not self.model.settled:
             if self.restarts < len(RESTARTS) and self.share >= RESTARTS[self.restarts]:
                 self.restart()
-            if self.share >= config.settle:
-                self.settle()
+            if self.share >= config.freeze_tokenizer:
+                self.freeze_tokenizer()
         x = self.draw(config.batch).contiguous(memory_format=torch.channels_last)
         level = torch.randint(0, LEVELS, (config.batch,), generator=self.generator, device=self.device)
         out = self.network(x, level)
         picture, tokens = out["x_hat"], out["tokens"]
         shown = picture.detach().contiguous(memory_format=torch.channels_last)
-        distance, gradient = self.look(x, shown)
+        distance, gradient = self.perceptual_loss(x, shown)
         if self.model.settled:
             self.learn_prior(tokens, level)
-            adversarial = self.doubt(x, shown)
+            adversarial = self.discriminator_step(x, shown)
             if self.share >= config.adversary:
                 scale = gradient.norm() / adversarial.norm().clamp(min=1e-12)
                 gradient = gradient + config.adversarial * scale * adversarial
@@ -236,7 +236,7 @@ class VqganRun(Run):
     def autocast(self):
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.mixed)
 
-    def look(self, x: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+    def perceptual_loss(self, x: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
         """What all losses but the discriminator say of a decoded picture, and their gradient at it."""
         shown = shown.requires_grad_()
         total = self.config.l1 * (shown - x).abs().mean()
@@ -246,22 +246,22 @@ class VqganRun(Run):
         (gradient,) = torch.autograd.grad(total, shown)
         return total.detach(), gradient
 
-    def doubt(self, x: Tensor, shown: Tensor) -> Tensor:
+    def discriminator_step(self, x: Tensor, shown: Tensor) -> Tensor:
         """One step of the discriminator, and the gradient of its verdict at a decoded picture."""
         shown = shown.detach().requires_grad_()
         with self.autocast():
             real, fake = self.discriminator(torch.cat([x, shown])).float().chunk(2)
         (gradient,) = torch.autograd.grad(-fake.mean(), shown, retain_graph=True)
-        self.step_aside(self.adversary_optimizer, hinge(real, fake), self.config.lr / 2)
+        self.aux_step(self.adversary_optimizer, hinge(real, fake), self.config.lr / 2)
         return gradient
 
     def learn_prior(self, tokens: Tokens, level: Tensor) -> None:
         """One step of the entropy model, for bits a region."""
         bits = self.model.bits(tokens, level).values()
-        self.step_aside(self.prior_optimizer, sum(b.sum() for b in bits) / tokens.stop.numel(), self.config.prior_lr)
+        self.aux_step(self.prior_optimizer, sum(b.sum() for b in bits) / tokens.stop.numel(), self.config.prior_lr)
 
-    def step_aside(self, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-        """A step of an optimizer of its own; its learning rate falls to nothing over what follows `settle`."""
+    def aux_step(self, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+        """A step of an optimizer of its own, whose learning rate falls to nothing from `freeze_tokenizer` on."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -269,7 +269,7 @@ class VqganRun(Run):
                 dist.all_reduce(gradient, dist.ReduceOp.SUM)
             parameter.grad = gradient / self.world
         nn.utils.clip_grad_norm_(parameters, self.config.clip)
-        left = (1 - self.share) / (1 - self.config.settle)
+        left = (1 - self.share) / (1 - self.config.freeze_tokenizer)
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.02 + 0.98 * min(max(left, 0), 1))
         optimizer.step()

@@ -13,7 +13,7 @@ from torch import nn
 
 import pixa
 from pixa import Decoder
-from pixa.image.picture import Analysed
+from pixa.image.picture import ImageEncoder
 from pixa.models.export.vqgan_export import export
 from pixa.models.nets.layers import Block
 from pixa.models.nets.vqgan import VqganConfig
@@ -28,7 +28,7 @@ class TestFiles:
     def test_the_file_holds_the_tokens_of_forward(self, trained, photo, nets):
         for level in (10, 80, 200):
             promised = trained(as_tensor(photo), torch.tensor([level]))
-            data, y_hat = Analysed(Picture(photo), "vqgan", jobs=1).encode(level)
+            data, y_hat = ImageEncoder(Picture(photo), "vqgan", jobs=1).encode(level)
             agree = np.abs(y_hat - promised["tokens"].y_hat[0].numpy()).max(0) < 1e-4
             assert agree.mean() > 0.99
             bits = sum(-p.log2().sum().item() for p in promised["likelihoods"].values())
@@ -50,10 +50,10 @@ class TestFiles:
     def test_windows_leave_no_seam(self, coffee, weights, monkeypatch):
         whole = pixa.encode(coffee, 80, model="vqgan")
         samples = pixa.decode(whole).astype(int)
-        _, expected = Analysed(Picture(coffee), "vqgan").encode(160)
+        _, expected = ImageEncoder(Picture(coffee), "vqgan").encode(160)
         monkeypatch.setattr("pixa.image.picture.WINDOW", 12)
         assert np.abs(pixa.decode(whole) - samples).max() <= 1
-        _, y_hat = Analysed(Picture(coffee), "vqgan").encode(160)
+        _, y_hat = ImageEncoder(Picture(coffee), "vqgan").encode(160)
         assert (np.abs(y_hat - expected) > 1e-3).mean() < 0.01
 
     def test_halos_are_as_wide_as_the_networks_reach(self, photo, install_models, tmp_path):

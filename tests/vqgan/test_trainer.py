@@ -58,10 +58,10 @@ class TestTrainer:
 
     def test_trains_settles_resumes_and_is_exported(self, photo, run, tmp_path, install_models):
         path = tmp_path / "run" / "checkpoint.pt"
-        before = run("--settle", "9")
+        before = run("--freeze-tokenizer", "9")
         with pytest.raises(ValueError, match="before its tokens were settled"):
             load(path)
-        after = run("--settle", "0.01", "--adversary", "0.01")
+        after = run("--freeze-tokenizer", "0.01", "--adversary", "0.01")
         assert after["settled"]
         assert after["step"] > before["step"]
         for kind, part in (("discriminator", "0."), ("model", "prior.")):
@@ -76,7 +76,7 @@ class TestTrainer:
         assert pixa.decode(pixa.encode(photo, 50, model="vqgan")).shape == photo.shape
 
     def test_what_is_settled_does_not_change(self, run):
-        before, after = run("--settle", "0"), run("--settle", "0")
+        before, after = run("--freeze-tokenizer", "0"), run("--freeze-tokenizer", "0")
         assert after["step"] > before["step"]
         for name, value in after["ema"].items():
             if name.startswith(("g_a.", "pyramid.")):
@@ -100,7 +100,7 @@ class TestCached:
 
     def test_nothing_else_is_trained(self, run, tmp_path):
         path, start = tmp_path / "run" / "checkpoint.pt", tmp_path / "settled.pt"
-        before = run("--settle", "0")
+        before = run("--freeze-tokenizer", "0")
         path.rename(start)
         after = run("--start", str(start), "--cached", "8", "--warmup", "1")
         last = run("--cached", "8")
@@ -113,7 +113,7 @@ class TestCached:
         with pytest.raises(AssertionError):
             run("--cached", "8")
         assert "--cached needs --start" in capsys.readouterr().err
-        run("--settle", "9")
+        run("--freeze-tokenizer", "9")
         (tmp_path / "run" / "checkpoint.pt").rename(tmp_path / "early.pt")
         with pytest.raises(AssertionError):
             run("--start", str(tmp_path / "early.pt"), "--cached", "8")

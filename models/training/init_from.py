@@ -35,7 +35,7 @@ def compare(old: Backbone, new: Backbone, equal: tuple[str, ...], growing: tuple
 
 
 @torch.no_grad()
-def grow(fast: Fast, model: Mlic, x: Tensor) -> None:
+def init_from(fast: Fast, model: Mlic, x: Tensor) -> None:
     """Set the weights of a fresh `model`.
 
     Args:

@@ -1,8 +1,8 @@
 """Waking of dead units: hidden units of blocks that fire nowhere get new weights, and lead to nothing at first.
 
 What the model computes stays the same, and training finds units that have a gradient again (dead units and their
-reinitialisation: Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023). A woken unit
-weighs its inputs by what each varies, or all would follow the mean of a picture, which varies most.
+reinitialisation: Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023). A revived
+unit weighs its inputs by what each varies, or all would follow the mean of a picture, which varies most.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from torch import nn
 
 from pixa.models.nets.layers import Block
 
-SIGNAL = 0.02  # standard deviation of what a woken unit sees; a step that moves hundreds of louder ones would undo more
+SIGNAL = (
+    0.02  # standard deviation of what a revived unit sees; a step that moves hundreds of louder ones would undo more
+)
 
 
 @torch.no_grad()
-def wake(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
+def reinit_dormant(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Give new weights to the units of every block of a model that do not fire while `run` runs it.
 
     Returns:
@@ -41,7 +43,7 @@ def wake(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     run()
     for hook in hooks:
         hook.remove()
-    woken = {}
+    revived = {}
     for name, peak in highest.items():
         block, dead = blocks[name], peak <= 0
         bound = SIGNAL * math.sqrt(3 / block.expand.weight.shape[1])
@@ -49,5 +51,5 @@ def wake(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
         block.expand.weight[dead] = rows / spread[name].clamp(min=1e-2 * spread[name].max())
         block.expand.bias[dead] = 0
         block.project.weight[:, dead] = 0
-        woken[name] = int(dead.sum())
-    return woken
+        revived[name] = int(dead.sum())
+    return revived
