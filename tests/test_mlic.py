@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,8 @@ class TestModel:
 
     def test_latents_are_searched_with_gradients(self, photo, weights, monkeypatch):
         monkeypatch.setattr("pixa.image.picture.SEARCH_STEPS", {7: 2})
-        rounded, searched = (pixa.encode(photo[:64, :48], model="mlic", effort=effort) for effort in (0, 7))
+        code = partial(pixa.encode, photo[:64, :48], model="mlic", floor=False)
+        rounded, searched = code(effort=0), code(effort=7)
         assert searched != rounded
         assert pixa.decode(searched).shape == (64, 48, 3)
 
@@ -253,7 +255,7 @@ class TestExport:
         assert np.abs(samples.astype(int) - shown).max() <= 1
 
     def test_windows_leave_no_seam(self, photo, weights, monkeypatch):
-        whole = pixa.encode(photo, 80, model="mlic")
+        whole = pixa.encode(photo, 80, model="mlic", floor=False)
         samples = pixa.decode(whole).astype(int)
         monkeypatch.setattr("pixa.image.picture.WINDOW", 7)
         assert np.abs(pixa.decode(whole) - samples).max() <= 1
@@ -270,7 +272,7 @@ from pathlib import Path
 import pixa.models.registry as registry
 registry.weights_folder = lambda: Path({str(weights)!r})
 from pixa.cli import main
-assert main(["encode", "photo.png", "-o", "photo.pixa", "-m", "mlic"]) == 0
+assert main(["encode", "photo.png", "-o", "photo.pixa", "-m", "mlic", "--no-floor"]) == 0
 assert main(["decode", "photo.pixa", "-o", "back.png"]) == 0
 assert "torch" not in sys.modules and "onnx" not in sys.modules
 """
@@ -300,7 +302,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
         missing = full.state_dict().keys() - lesser.state_dict().keys()
         assert missing
         assert all((".gate." if kind == "reweight" else f".{kind}.") in name for name in missing)
-        with_it = pixa.encode(photo[:64, :80], 100, model="mlic")
+        with_it = pixa.encode(photo[:64, :80], 100, model="mlic", floor=False)
 
         lesser.load_state_dict(full.state_dict(), strict=False)
         export(lesser, kind, 950, tmp_path)
@@ -314,7 +316,7 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
 @pytest.fixture
 def files(photo, weights) -> list[bytes]:
     """A photograph of odd sides at several qualities."""
-    return [pixa.encode(photo[:117, :133], quality, model="mlic") for quality in (0, 50, 100)]
+    return [pixa.encode(photo[:117, :133], quality, model="mlic", floor=False) for quality in (0, 50, 100)]
 
 
 class TestExactness:
