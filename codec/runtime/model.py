@@ -21,7 +21,10 @@ from pixa.coding.tile import TileCodec
 from pixa.errors import ModelMissing
 from pixa.models.registry import ModelEntry
 from pixa.motion.vectors import VectorNet
+from pixa.native import kernels
 from pixa.runtime.files import check_files, native_graphs
+from pixa.runtime.transforms import Chain, Means, Synthesis
+from pixa.runtime.weights import convolutions
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
@@ -165,7 +168,8 @@ class LatentModel(OnnxModel):
         energy = squares.sum(0) - squares[json.loads(facts["strong"])].sum(0)
         return energy.max() <= limit
 
-    def hyper(self, y: np.ndarray) -> np.ndarray:
+    def hyper(self, y: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """See `pixa.coding.latents.LatentModel`."""
         return self.run("hyper", y=y)[0]
 
     def scale(self, p: int, memory: Memory, level: int) -> tuple[np.ndarray, Memory]:
@@ -215,6 +219,9 @@ class InterModel(LatentModel):
     def prepare(self) -> None:
         super().prepare()
         self.planes, self.vectors = int(self.arrays["planes"]), VectorNet(self.arrays)
+        read = lambda graph: convolutions((self.entry.folder / f"{graph}.onnx").read_bytes())
+        self.g_a, self.predictor, self.h_a = Chain(read("analysis")), Chain(read("predict")), Chain(read("hyper"))
+        self.means, self.g_s = Means(read("mean_a"), read("mean_b")), Synthesis(read("synthesis"))
         self.codec = InterCodec(self)
 
     def synthesis(
@@ -231,9 +238,43 @@ class InterModel(LatentModel):
         given = {"y_hat": y_hat[None], "vector": self.vector("vector", level), "context": context[None]}
         return self.run(graph, single_thread, **given)[0][0]
 
-    def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
+    def analysis(self, picture: np.ndarray) -> np.ndarray:
+        """As that of `OnnxModel`."""
+        if not (native := kernels()):
+            return super().analysis(picture)
+        height, width = (n // self.codec.stride for n in picture.shape[:2])
+        places = np.ones((height, width), bool)
+        return self.g_a(native, self.cores, picture.astype(np.float32), places).transpose(2, 0, 1)
+
+    def hyper(self, y: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        if not (native := kernels()) or places is None:
+            return super().hyper(y)
+        z = self.h_a(native, self.cores, np.ascontiguousarray(y[0].transpose(1, 2, 0)), places)
+        return np.where(places, z.transpose(2, 0, 1), np.float32(0))[None]
+
+    def mean(self, p: int, memory: Memory, single_thread: bool = False) -> tuple[np.ndarray, Memory]:
+        """See `pixa.coding.latents.LatentModel`; with "coded", (h, w) bool, in the memory they are 0 elsewhere."""
+        if not (native := kernels()) or "coded" not in memory:
+            return super().mean(p, memory, single_thread)
+        run, coded, outputs = (native, self.cores), memory["coded"], {}
+        if p == 0:
+            told = (memory[name][0] for name in ("features", "predicted", "past_hat_1"))
+            means, *rest = self.means.a(*run, *told, coded)
+            outputs = dict(zip(("state", "base"), rest, strict=True))
+        else:
+            means = self.means.b(*run, memory["state"], memory["base"], memory["y_hat"][0], coded)
+        result = np.zeros((1, self.channels, *coded.shape), np.float32)
+        result[0, :, coded] = means
+        return result, outputs
+
+    def predict(self, picture: np.ndarray, level: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `pixa.coding.inter.InterModel`."""
-        return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
+        scale = (self.vector("gain", level) * self.vector("step", level))[0]
+        if native := kernels():
+            latents = np.zeros((len(scale), *places.shape), np.float32)
+            latents[:, places] = self.predictor(native, self.cores, picture.astype(np.float32), places)[places].T * scale[:, :, 0]
+            return latents, places
+        return self.run("predict", picture=picture[None])[0][0] * scale, np.ones_like(places)
 
     def carry_weight(self, level: int) -> float:
         """See `pixa.coding.inter.InterModel`."""

@@ -24,6 +24,8 @@ from pixa.image.picture import (
     tile_shape,
     tile_slices,
 )
+from pixa.motion.fields import widened
+from pixa.native import kernels
 from pixa.runtime.model import OnnxModel
 
 IN_FLIGHT = 1 << 23  # pixels of the frames that are worked on at a time, unless a single one has more
@@ -139,29 +141,41 @@ class FrameCoder:
         carry_overs = [tile.carry_over for tile in tiles]
         if not all(carry_overs):
             samples = self.synthesise([tile.y_hat for tile in tiles], level, key)
-        elif all(carry_over.skip.all() for carry_over in carry_overs):
-            samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
-            for tile, carry_over in zip(self.tiles, carry_overs, strict=True):
-                target = samples[self.pixels(tile)]
-                target[:] = carry_over.moved[: target.shape[0], : target.shape[1]]
         else:
             samples = self.synthesise_inter(tiles, level)
         if self.inter:
             picture = self.padded(samples)
             self.references = [
-                RefFrame(part.y_hat, picture[self.pixels(tile)]) for part, tile in zip(tiles, self.tiles, strict=True)
+                RefFrame(part, picture[self.pixels(tile)]) for part, tile in zip(tiles, self.tiles, strict=True)
             ]
         return samples
 
     def synthesise_inter(self, tiles: Sequence[Reconstruction], level: int) -> np.ndarray:
         """The samples (H, W, 3) uint8 of a frame that takes over something from its reference."""
-        carried = self.synthesise([tile.carry_over.predicted for tile in tiles], level, False)
+        height, width = self.size
+        moved, skip = np.empty((self.stride * height, self.stride * width, 3), np.uint8), np.empty(self.size, bool)
+        for tile, part in zip(self.tiles, tiles, strict=True):
+            moved[self.pixels(tile)], skip[tile] = part.carry_over.moved, part.carry_over.skip
+        if skip.all():
+            return moved[: self.head.height, : self.head.width]
+        if native := kernels():
+            near = widened(~skip, self.inter.g_s.reach)
+            channels = self.inter.codec.y_hat_channels
+            y_hat, predicted = np.empty((2, height, width, channels), np.float32)
+            for tile, part in zip(self.tiles, tiles, strict=True):
+                y_hat[tile] = part.y_hat.transpose(1, 2, 0)
+                predicted[tile] = part.carry_over.predicted.at(near[tile]).transpose(1, 2, 0)
+            vector, weight = self.inter.vector("vector", level).ravel(), self.inter.carry_weight(level)
+            samples = self.inter.g_s(native, self.inter.cores, y_hat, predicted, vector, ~skip, moved, weight)
+            return samples[: self.head.height, : self.head.width]
+        whole = [tile.latents(np.ones_like(tile.carry_over.skip)) for tile in tiles]
+        carried = self.synthesise([tile.carry_over.predicted.latents for tile in tiles], level, False)
         context = np.zeros((self.inter.planes, *(self.stride * n for n in self.size)), np.float32)
         for place, tile in zip(map(self.pixels, self.tiles), tiles, strict=True):
             carried[place] = tile.carry_over.carried(carried[place])
             target = context[:, *place][:, : carried[place].shape[0], : carried[place].shape[1]]
             target[:] = tile.carry_over.context(carried[place])
-        carried += self.synthesise([tile.y_hat for tile in tiles], level, False, context)
+        carried += self.synthesise(whole, level, False, context)
         return np.rint(carried).clip(0, 255).astype(np.uint8)
 
     def synthesise(
