@@ -77,7 +77,7 @@ class InterCodec(LatentCodec):
         groups = [*self.write_motion(field, skip, context, level), (z.ravel(), z_index.ravel())]
         coded, residual, symbols = self.encode_passes(y, 1 / step, level, memory, tile.rdoq, coded=~skip)
         payload = entropy.encode(groups + coded, model.tables)
-        return CodedTile(payload, symbols[0], field, Reconstruction((residual + predicted)[0], carry_over))
+        return CodedTile(payload, symbols[0], field, Reconstruction(((residual + predicted) * ~skip)[0], carry_over))
 
     def decode(
         self,
@@ -96,7 +96,8 @@ class InterCodec(LatentCodec):
         near = widened(~symbols.skip, REACH)
         predicted, before = carry_over.predicted.at(near)[None], reference.reconstruction.latents(near)[None]
         memory = symbols.memory | {"predicted": predicted, "past_hat_1": before, "coded": ~symbols.skip}
-        return Reconstruction((self.reconstruct_passes(symbols, memory) + predicted)[0], carry_over)
+        y_hat = (self.reconstruct_passes(symbols, memory) + predicted) * ~symbols.skip
+        return Reconstruction(y_hat[0], carry_over)
 
     def find(
         self,
@@ -114,7 +115,7 @@ class InterCodec(LatentCodec):
         field = search(picture[None], reference.picture[None], worth, prices, before[None])[0].astype(np.int32)
         carry_over = self.carry_over(field, None, reference, level)
         near = motion.near(step, picture[None] / 255, carry_over.moved[None] / 255)[0]
-        predicted, far = carry_over.predicted.at(~near)[None], np.nonzero(~near)
+        predicted, far = carry_over.predicted.at(widened(~near, REACH))[None], np.nonzero(~near)
         skip = near
         skip[far] = motion.worthless(y[:, :, *far], predicted[:, :, *far], step[..., 0])[0]
         return field, skip, carry_over._replace(skip=skip)

@@ -104,7 +104,7 @@ class Reconstruction(NamedTuple):
     """A tile as synthesis needs it.
 
     Attributes:
-        y_hat: (C, h, w), of an inter frame where it is not skipped.
+        y_hat: (C, h, w), of an inter frame 0 where it is skipped.
         carry_over: what an inter frame takes over.
     """
 
@@ -119,7 +119,8 @@ class Reconstruction(NamedTuple):
         return np.where(skip, self.carry_over.predicted.at(places & skip), self.y_hat)
 
 
-class RefFrame(NamedTuple):
+@dataclass(frozen=True)
+class RefFrame:
     """The reference frame of an inter frame, the one before it as decoders show it, at the place of a tile.
 
     Attributes:

@@ -82,13 +82,13 @@ def worthless(y, instead, step):
 
 def widened(places: np.ndarray, reach: int) -> np.ndarray:
     """The places (h, w) bool that lie so near to true ones, along both axes."""
-    for axis in range(2):
-        lines = np.moveaxis(places, axis, 0)
-        result = lines.copy()
-        for step in range(1, reach + 1):
-            result[step:] |= lines[:-step]
-            result[:-step] |= lines[step:]
-        places = np.moveaxis(result, 0, axis)
+    for _ in range(reach):
+        rows = places.copy()
+        rows[1:] |= places[:-1]
+        rows[:-1] |= places[1:]
+        places = rows.copy()
+        places[:, 1:] |= rows[:, :-1]
+        places[:, :-1] |= rows[:, 1:]
     return places
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import cache
+from functools import cache, cached_property
 from math import isinf
 from string import ascii_lowercase
 from threading import Lock
@@ -22,8 +22,8 @@ from pixa.errors import ModelMissing
 from pixa.models.registry import ModelEntry
 from pixa.motion.vectors import VectorNet
 from pixa.native import kernels
-from pixa.runtime.files import check_files, native_graphs
-from pixa.runtime.transforms import Chain, Means, Synthesis
+from pixa.runtime.files import check_files, native_graphs, read
+from pixa.runtime.transforms import Chain, Means, Synthesis, Weights
 from pixa.runtime.weights import convolutions
 
 ort.set_default_logger_severity(3)
@@ -219,10 +219,30 @@ class InterModel(LatentModel):
     def prepare(self) -> None:
         super().prepare()
         self.planes, self.vectors = int(self.arrays["planes"]), VectorNet(self.arrays)
-        read = lambda graph: convolutions((self.entry.folder / f"{graph}.onnx").read_bytes())
-        self.g_a, self.predictor, self.h_a = Chain(read("analysis")), Chain(read("predict")), Chain(read("hyper"))
-        self.means, self.g_s = Means(read("mean_a"), read("mean_b")), Synthesis(read("synthesis"))
         self.codec = InterCodec(self)
+
+    def weights(self, graph: str) -> Weights:
+        return convolutions(read(self.entry, f"{graph}.onnx"))
+
+    @cached_property
+    def g_a(self) -> Chain:
+        return Chain(self.weights("analysis"))
+
+    @cached_property
+    def h_a(self) -> Chain:
+        return Chain(self.weights("hyper"))
+
+    @cached_property
+    def predictor(self) -> Chain:
+        return Chain(self.weights("predict"))
+
+    @cached_property
+    def means(self) -> Means:
+        return Means(self.weights("mean_a"), self.weights("mean_b"))
+
+    @cached_property
+    def g_s(self) -> Synthesis:
+        return Synthesis(self.weights("synthesis"))
 
     def synthesis(
         self, y_hat: np.ndarray, level: int, single_thread: bool = False, context: np.ndarray | None = None
@@ -247,6 +267,7 @@ class InterModel(LatentModel):
         return self.g_a(native, self.cores, picture.astype(np.float32), places).transpose(2, 0, 1)
 
     def hyper(self, y: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """See `pixa.coding.latents.LatentModel`; 0 at other places."""
         if not (native := kernels()) or places is None:
             return super().hyper(y)
         z = self.h_a(native, self.cores, np.ascontiguousarray(y[0].transpose(1, 2, 0)), places)
@@ -267,12 +288,27 @@ class InterModel(LatentModel):
         result[0, :, coded] = means
         return result, outputs
 
+    def show(
+        self,
+        y_hat: np.ndarray,
+        predicted: np.ndarray,
+        level: int,
+        coded: np.ndarray,
+        moved: np.ndarray,
+        size: tuple[int, int],
+    ) -> np.ndarray:
+        """What kernels make of a frame: see `pixa.runtime.transforms.Synthesis`."""
+        vector = self.vector("vector", level).ravel()
+        weight = self.carry_weight(level)
+        return self.g_s(kernels(), self.cores, y_hat, predicted, vector, coded, moved, size, weight)
+
     def predict(self, picture: np.ndarray, level: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `pixa.coding.inter.InterModel`."""
         scale = (self.vector("gain", level) * self.vector("step", level))[0]
         if native := kernels():
             latents = np.zeros((len(scale), *places.shape), np.float32)
-            latents[:, places] = self.predictor(native, self.cores, picture.astype(np.float32), places)[places].T * scale[:, :, 0]
+            found = self.predictor(native, self.cores, picture.astype(np.float32), places)[places]
+            latents[:, places] = found.T * scale[:, :, 0]
             return latents, places
         return self.run("predict", picture=picture[None])[0][0] * scale, np.ones_like(places)
 

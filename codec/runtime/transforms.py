@@ -28,7 +28,8 @@ def thread_pool(threads: int) -> ThreadPoolExecutor:
 
 def each(cores: int, work: Callable[[np.ndarray], None], places: np.ndarray) -> None:
     """Call `work` with the numbers, int32, of the true ones of places (h, w), shared by so many threads."""
-    first, *others = np.array_split(np.flatnonzero(places).astype(np.int32), cores)
+    numbers = np.flatnonzero(places).astype(np.int32)
+    first, *others = (numbers[len(numbers) * n // cores : len(numbers) * (n + 1) // cores] for n in range(cores))
     futures = [thread_pool(cores).submit(work, other) for other in others]
     work(first)
     for future in futures:
@@ -41,7 +42,9 @@ def enlarged(places: np.ndarray, by: int = 2) -> np.ndarray:
 
 
 def packed(matrix: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """A matrix (C_in, C_out) and its bias as kernels take them."""
+    """A matrix (C_in, C_out) and its bias as kernels take them: outputs filled up to whole panels."""
+    missing = -len(bias) % PANEL
+    matrix, bias = np.pad(matrix, ((0, 0), (0, missing))), np.pad(bias, (0, missing))
     panels = matrix.reshape(len(matrix), -1, PANEL).swapaxes(0, 1)
     return np.concatenate([panels.ravel(), bias]).astype(np.float32)
 
@@ -88,7 +91,9 @@ class Block:
     def __init__(self, depthwise: tuple, expand: tuple, project: tuple):
         weight, bias = depthwise
         self.depthwise = np.ascontiguousarray(np.vstack([weight.reshape(len(weight), 9).T, bias]))
-        self.layers = [packed(weight[:, :, 0, 0].T, bias) for weight, bias in (expand, project)]
+        into, out = (weight[:, :, 0, 0].T for weight, _ in (expand, project))
+        out = np.pad(out, ((0, -len(out) % PANEL), (0, 0)))
+        self.layers = packed(into, expand[1]), packed(out, project[1])
 
     def __call__(
         self, native: Kernels, cores: int, x: np.ndarray, places: np.ndarray, target: np.ndarray | None = None
@@ -131,7 +136,7 @@ class Chain:
 
 
 class Means:
-    """The networks of means: blocks behind what they know, which pass b adds to, and then what the means are made of."""
+    """The networks of means: blocks behind what is known, to which pass b adds its own."""
 
     def __init__(self, first: Weights, second: Weights):
         enter = [weight for weight, _ in first[:3]]
@@ -202,6 +207,7 @@ class Synthesis:
         vector: np.ndarray,
         coded: np.ndarray,
         moved: np.ndarray,
+        size: tuple[int, int],
         weight: float,
     ) -> np.ndarray:
         """The samples (16h, 16w, 3) uint8 of a frame.
@@ -212,47 +218,28 @@ class Synthesis:
             vector: of the level, (C,).
             coded: (h, w) bool.
             moved: the moved picture (16h, 16w, 3) uint8.
+            size: rows and columns of it that are shown; there is no context of others.
             weight: of what `predicted` does not show of it, that is taken over where the frame is coded.
         """
         if not coded.any():
             return moved
-        run, up, reach, here = (native, cores), self.up.scaled(vector, self.bias), self.reach, enlarged(coded)
-        around = widened(here, 2 * reach)
-        x = [self.up(*run, predicted, around[::2, ::2] | around[1::2, 1::2], layer=up)]
+        run, up, reach = (native, cores), self.up.scaled(vector, self.bias), self.reach
+        near = [enlarged(coded)]
+        for _ in range(2 * reach):
+            near.append(widened(near[-1], 1))
+        here, changed = near[0], near[reach]
+        x = [self.up(*run, predicted, near[-1][::2, ::2] | near[-1][1::2, 1::2], layer=up)]
         for n, block in enumerate(self.blocks):
-            x.append(block(*run, x[n], widened(here, 2 * reach - 1 - n)))
-        changed = widened(here, reach)
-        second = self.head(*run, x[-1], changed)
-        carried, context = carry(native, moved, second, coded, changed, weight)
+            x.append(block(*run, x[n], near[2 * reach - 1 - n]))
+        carried = self.head(*run, x[-1], changed)
+        context = np.empty((*moved.shape[:2], 2 * moved.shape[2]), np.float32)
+        each(cores, lambda p: native.carry(moved, *here.shape, p, here, weight, carried, context), changed)
+        context[size[0] :], context[:, size[1] :] = 0, 0
         # From here on x becomes that of the frame itself: away from what is coded it is that of `predicted`.
         self.up(*run, y_hat, coded, x[0], up)
         self.context(*run, context, here, x[0], added=True)
         for n, block in enumerate(self.blocks):
-            block(*run, x[n], widened(here, n + 1), x[n + 1])
-        self.head(*run, x[-1], changed, second)
-        return summed(moved, second, carried, changed)
-
-
-def squares(planes: np.ndarray) -> np.ndarray:
-    """(8h, 8w, C) -> (h, w, 8, 8, C), a view."""
-    height, width, channels = planes.shape
-    return planes.reshape(height // 8, 8, width // 8, 8, channels).swapaxes(1, 2)
-
-
-def carry(native, moved, second, coded, changed, weight):
-    here = enlarged(coded)[changed]
-    share = np.where(here, np.float32(weight), np.float32(1))[:, None, None, None]
-    there = squares(moved)[changed].astype(np.float32)
-    carried = share * (there - squares(second)[changed])
-    context = np.empty((*moved.shape[:2], 6), np.float32)
-    told = np.concatenate([carried[here], there[here] - np.float32(127.5)], 3)
-    told /= np.float32(255)
-    squares(context)[enlarged(coded)] = told
-    return carried, context
-
-
-def summed(moved, first, carried, changed):
-    samples = moved.copy()
-    carried += squares(first)[changed]
-    squares(samples)[changed] = np.rint(carried, out=carried).clip(0, 255, out=carried)
-    return samples
+            block(*run, x[n], near[n + 1], x[n + 1])
+        shown, samples = self.head(*run, x[-1], changed), moved.copy()
+        each(cores, lambda p: native.show(shown, carried, *here.shape, p, samples), changed)
+        return samples

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from pixa.bitstream.container import read_varint
-from pixa.errors import Corrupt
 
 GRAPH, NODE, INITIALIZER = 7, 1, 5  # fields of a model, and of its graph
 NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR = 1, 2, 4

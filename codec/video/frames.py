@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pixa.bitstream.headers import Head
+from pixa.coding.inter import REACH
 from pixa.coding.tile import CodedTile, Reconstruction, RefFrame, TileContext, TileInput, TileSymbols
 from pixa.image.picture import (
+    WINDOW,
     analyse_windows,
     latent_size,
     pixel_slices,
@@ -24,6 +26,7 @@ from pixa.image.picture import (
     tile_shape,
     tile_slices,
 )
+from pixa.image.windows import window_slices
 from pixa.motion.fields import widened
 from pixa.native import kernels
 from pixa.runtime.model import OnnxModel
@@ -158,16 +161,8 @@ class FrameCoder:
             moved[self.pixels(tile)], skip[tile] = part.carry_over.moved, part.carry_over.skip
         if skip.all():
             return moved[: self.head.height, : self.head.width]
-        if native := kernels():
-            near = widened(~skip, self.inter.g_s.reach)
-            channels = self.inter.codec.y_hat_channels
-            y_hat, predicted = np.empty((2, height, width, channels), np.float32)
-            for tile, part in zip(self.tiles, tiles, strict=True):
-                y_hat[tile] = part.y_hat.transpose(1, 2, 0)
-                predicted[tile] = part.carry_over.predicted.at(near[tile]).transpose(1, 2, 0)
-            vector, weight = self.inter.vector("vector", level).ravel(), self.inter.carry_weight(level)
-            samples = self.inter.g_s(native, self.inter.cores, y_hat, predicted, vector, ~skip, moved, weight)
-            return samples[: self.head.height, : self.head.width]
+        if kernels():
+            return self.show_inter(tiles, level, moved, ~skip)
         whole = [tile.latents(np.ones_like(tile.carry_over.skip)) for tile in tiles]
         carried = self.synthesise([tile.carry_over.predicted.latents for tile in tiles], level, False)
         context = np.zeros((self.inter.planes, *(self.stride * n for n in self.size)), np.float32)
@@ -177,6 +172,26 @@ class FrameCoder:
             target[:] = tile.carry_over.context(carried[place])
         carried += self.synthesise(whole, level, False, context)
         return np.rint(carried).clip(0, 255).astype(np.uint8)
+
+    def show_inter(
+        self, tiles: Sequence[Reconstruction], level: int, moved: np.ndarray, coded: np.ndarray
+    ) -> np.ndarray:
+        """As `synthesise_inter`, of a moved picture (16h, 16w, 3) and where something is coded (h, w); by kernels."""
+        near, channels = widened(coded, REACH), self.inter.codec.y_hat_channels
+        y_hat, predicted = (np.empty((*self.size, channels), np.float32) for _ in range(2))
+        for tile, part in zip(self.tiles, tiles, strict=True):
+            here, around = coded[tile], near[tile]
+            y_hat[tile][here] = part.y_hat[:, here].T
+            predicted[tile][around] = part.carry_over.predicted.at(around)[:, around].T
+        samples = np.empty_like(moved)
+        for inner, outer, core in window_slices(*self.size, REACH, WINDOW, WINDOW):
+            parts = (y_hat[outer], predicted[outer], coded[outer], moved[self.pixels(outer)])
+            latents, expected, here, picture = map(np.ascontiguousarray, parts)
+            top, left = (s.start for s in self.pixels(outer))
+            size = self.head.height - top, self.head.width - left
+            shown = self.inter.show(latents, expected, level, here, picture, size)
+            samples[self.pixels(inner)] = shown[self.pixels(core)]
+        return samples[: self.head.height, : self.head.width]
 
     def synthesise(
         self, parts: Sequence[np.ndarray], level: int, key: bool, context: np.ndarray | None = None
