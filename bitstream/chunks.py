@@ -50,6 +50,7 @@ TABLE = (
     Row("MODEL", 0x02, NEVER, OPTIONAL),
     Row("ALPHA", 0x03, OPTIONAL, NEVER),
     Row("TILE", 0x04, SOME, NEVER),
+    Row("PATCH", 0x05, ANY, NEVER),
     Row("VIDEO", 0x10, NEVER, ONCE),
     Row("PACKET", 0x11, NEVER, SOME, body=True),
     Row("ICC", 0x81, OPTIONAL, OPTIONAL, metadata=True),

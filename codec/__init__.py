@@ -49,8 +49,10 @@ def encode(
     psnr: float | None = None,
     model: str = "fast",
     lossless: bool = False,
+    near: int = 0,
     tune: str | None = None,
     effort: int = 0,
+    floor: bool = True,
     thumbnail: bool = False,
     jobs: int = 0,
 ) -> bytes:
@@ -63,9 +65,11 @@ def encode(
         bpp, target_size, psnr: bits a pixel, bytes, or dB to meet instead of a quality; one at most.
         model: `name` or `name.tag`.
         lossless: give back every sample, hidden ones included; model, tune and effort do not count then.
+        near: by how much a sample of a lossless file may differ, at most.
         tune: "eye" or "psnr", what the model was trained for; by default for the eye where it can be.
         effort: 0 rounds the latents above quality 20, 1 to 6 quantise all rate-distortion optimally, 7 to 9 search them
             with torch.
+        floor: where the model cannot show a picture as well as the quality promises, code the samples themselves.
         thumbnail: add a picture at 1/8 for those who show many files; not with bpp or target_size.
         jobs: threads, 0 for all cores.
 
@@ -74,10 +78,7 @@ def encode(
     """
     import numpy as np
 
-    from pixa.image.lossless import encode_lossless
-    from pixa.image.picture import encode_picture
-    from pixa.image.rate import encode_to_target
-    from pixa.image.reduced import with_thumbnail
+    from pixa.image.encoding import Settings, encode_with
     from pixa.pixels import Picture
 
     if isinstance(image, np.ndarray):
@@ -88,20 +89,8 @@ def encode(
         from pixa.io.image import image_to_picture
 
         picture = image_to_picture(image, deep=lossless)
-    if thumbnail and (bpp, target_size) != (None, None):
-        raise errors.UsageError("a thumbnail adds to a file: give no bpp or target_size")
-    settings = {"model": model, "tune": tune, "effort": effort, "jobs": jobs}
-    if lossless:
-        if (quality, bpp, target_size, psnr) != (None,) * 4:
-            raise errors.UsageError("without loss there is no quality or target to give")
-        data = encode_lossless(picture, jobs=jobs)
-    elif bpp is target_size is psnr is None:
-        data = encode_picture(picture, 60.0 if quality is None else quality, **settings)
-    elif quality is not None:
-        raise errors.UsageError("give a quality or a target, not both")
-    else:
-        data = encode_to_target(picture, bpp=bpp, target_size=target_size, psnr=psnr, **settings)
-    return with_thumbnail(data, picture, jobs) if thumbnail else data
+    settings = Settings(quality, bpp, target_size, psnr, model, tune, effort, lossless, near, floor, thumbnail, jobs)
+    return encode_with(picture, settings)
 
 
 def decode(data: bytes, *, reduce: int = 1, jobs: int = 0) -> np.ndarray:

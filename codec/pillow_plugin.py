@@ -26,7 +26,7 @@ from pixa.video.file import CodedFrame, VideoFile
 
 FORMAT = "PIXA"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-PICTURE_SETTINGS = ("quality", "effort", "model", "tune")
+PICTURE_SETTINGS = ("quality", "effort", "model", "tune", "lossless", "near", "floor", "thumbnail")
 
 
 @contextmanager
@@ -204,22 +204,18 @@ class PixaImageFile(ImageFile.ImageFile):
 
 
 def _save(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:
-    """Writes an image; keywords of `Image.save`: quality, effort, model, tune, lossless, thumbnail,
-    icc_profile, exif, xmp.
+    """Writes an image; keywords of `Image.save`: quality, effort, model, tune, lossless, near, floor,
+    thumbnail, icc_profile, exif, xmp.
 
     Metadata that is not given comes from `image.info`; give None to leave a kind out.
     """
-    from pixa.image.lossless import encode_lossless
-    from pixa.image.picture import encode_picture
-    from pixa.image.reduced import with_thumbnail
+    from pixa.image.encoding import Settings, encode_with
 
     options = image.encoderinfo
-    settings = {name: options[name] for name in PICTURE_SETTINGS if name in options}
     with as_oserror():
-        lossless = options.get("lossless", False)
-        picture = image_to_picture(image, {**image.info, **options}, deep=lossless)
-        data = encode_lossless(picture) if lossless else encode_picture(picture, **settings)
-        file.write(with_thumbnail(data, picture) if options.get("thumbnail") else data)
+        settings = Settings(**{name: options[name] for name in PICTURE_SETTINGS if name in options})
+        picture = image_to_picture(image, {**image.info, **options}, deep=settings.lossless)
+        file.write(encode_with(picture, settings))
 
 
 def _save_all(image: Image.Image, file: BinaryIO, filename: str | bytes) -> None:

@@ -88,7 +88,7 @@ class TestUnknownChunks:
         assert decoder.symbols_sha256() == symbols(RICH)
         assert decoder.metadata == Decoder(golden(RICH)).metadata
 
-    @pytest.mark.parametrize("kind", [0x00, 0x05, 0x12, 0x7F])
+    @pytest.mark.parametrize("kind", [0x00, 0x06, 0x12, 0x7F])
     @pytest.mark.parametrize("place", [0, 1, 5])
     def test_critical_is_refused(self, kind, place):
         chunks = list(read_file(golden(RICH)))

@@ -58,8 +58,8 @@ class Refused(Exception):
 
 # ---- The container [2, 3]
 
-HEAD, ALPHA, TILE = 0x01, 0x03, 0x04
-CRITICAL = {HEAD, 0x02, ALPHA, TILE, 0x10, 0x11}  # the numbers are those of videos
+HEAD, ALPHA, TILE, PATCH = 0x01, 0x03, 0x04, 0x05
+CRITICAL = {HEAD, 0x02, ALPHA, TILE, PATCH, 0x10, 0x11}  # the numbers are those of videos
 METADATA = {0x81: "icc", 0x82: "exif", 0x83: "xmp"}
 AT_MOST_ONCE = {*METADATA, 0x86}
 
@@ -308,6 +308,8 @@ def decode(data: bytes) -> Picture:
     head = read_head(*next(chunks, (0, b"")))
     chunks, places = list(chunks), tile_places(head)
     kinds = [kind for kind, _ in chunks]
+    if PATCH in kinds:
+        raise Refused("UnsupportedVersion", "the picture has patches [3.10], which this decoder does not know")
     critical = [kind for kind in kinds if kind < 0x80]
     if critical != [ALPHA] * (head.flags >> 1) + [TILE] * len(places) or any(kinds.count(k) > 1 for k in AT_MOST_ONCE):
         raise Refused("Corrupt", "a part of the file is missing, out of place or one too many")  # [2.3]

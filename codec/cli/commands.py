@@ -9,7 +9,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,16 +24,11 @@ COLOURS = {1: "grey", 2: "grey and alpha", 3: "RGB", 4: "RGB and alpha"}
 
 def encode(args: Namespace, console: Console) -> int:
     from pixa.cli.video_commands import encode_video
-    from pixa.image.lossless import encode_lossless
-    from pixa.image.picture import encode_picture
-    from pixa.image.rate import encode_to_target
-    from pixa.image.reduced import with_thumbnail
+    from pixa.image.encoding import MODEL, Settings, encode_with
     from pixa.io.image import SUFFIXES, load
     from pixa.io.streams import VIDEO_SUFFIXES, opened_input
 
-    settings = {"model": args.model or "fast", "tune": args.tune, "effort": args.effort, "jobs": args.jobs}
-    targets = {"bpp": args.bpp, "target_size": args.target_size, "psnr": args.psnr}
-    target = {name: value for name, value in targets.items() if value is not None}
+    named = {field.name: getattr(args, field.name) for field in fields(Settings)}
 
     def work(job: Job) -> None:
         if is_current(job, args, console):
@@ -43,8 +38,9 @@ def encode(args: Namespace, console: Console) -> int:
             refuse_suffix(args.output, SUFFIXES | VIDEO_SUFFIXES)
         with opened_input(job.source) as (file, video):
             if video:
-                if args.thumbnail or args.lossless:
-                    raise UsageError(f"--{'thumbnail' if args.thumbnail else 'lossless'} is for pictures")
+                for name in ("thumbnail", "lossless", "near"):
+                    if getattr(args, name):
+                        raise UsageError(f"--{name} is for pictures")
                 make_folder(job, args)
                 encode_video(file, job, args, console)
             else:
@@ -53,21 +49,11 @@ def encode(args: Namespace, console: Console) -> int:
     def encode_one(file: BinaryIO, job: Job) -> None:
         if args.bitrate is not None:
             raise UsageError("--bitrate is for videos: use --bpp or --target-size")
-        if args.thumbnail and not {"bpp", "target_size"}.isdisjoint(target):
-            raise UsageError("--thumbnail adds to a file: not with --bpp or --target-size")
         start = time.monotonic()
         picture = load(file, args.lossless)
         picture.metadata = {name: value for name, value in picture.metadata.items() if name in args.metadata}
-        progress = console.progress(job.source)
-        if args.lossless:
-            data = encode_lossless(picture, jobs=args.jobs, progress=progress)
-        elif target:
-            data = encode_to_target(picture, **target, **settings, progress=progress)
-        else:
-            data = encode_picture(
-                picture, 60.0 if args.quality is None else args.quality, **settings, progress=progress
-            )
-        data = with_thumbnail(data, picture, args.jobs) if args.thumbnail else data
+        settings = Settings(**named | {"model": args.model or MODEL})
+        data = encode_with(picture, settings, console.progress(job.source))
         if job.target == STANDARD:
             sys.stdout.buffer.write(data)
         else:

@@ -179,6 +179,9 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     rate.add_argument("--psnr", type=number(0, above=True), metavar="DB", help="smallest file of at least this PSNR")
     rate.add_argument("--bitrate", type=byte_count, metavar="RATE", help="bits a second of a video's frames: 800K, 2M")
     rate.add_argument("--lossless", action="store_true", help="give back every sample of a picture")
+    encode.add_argument(
+        "--near", type=whole(0, 16383), default=0, metavar="N", help="with --lossless: samples may differ by up to N"
+    )
     encode.add_argument("-m", "--model", metavar="M", help="see `pixa models` (by the kind of input)")
     encode.add_argument("--tune", choices=TUNES, help="what quality means: what people see, or PSNR (eye)")
     encode.add_argument(
@@ -188,6 +191,9 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         "--metadata", type=metadata_kinds, default="all", metavar="KINDS", help="all, none or of icc,exif,xmp (all)"
     )
     encode.add_argument("--thumbnail", action="store_true", help="add a picture at 1/8 for file managers")
+    encode.add_argument(
+        "--no-floor", dest="floor", action="store_false", help="never code samples where the model fails to show them"
+    )
     clip = encode.add_argument_group("videos")
     clip.add_argument(
         "--keyint", type=whole(1, 65535), default=64, metavar="N", help="most frames from key to key (64)"

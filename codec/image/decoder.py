@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pixa.coding.tile import TileSymbols
+    from pixa.image.patches import Patch
     from pixa.image.picture import Progress
     from pixa.pixels import Picture
     from pixa.runtime.model import OnnxModel
@@ -80,7 +81,8 @@ class Decoder:
         if kinds.count(ChunkType.TILE) < tiles:
             raise Corrupt(f"the file is cut: {kinds.count(ChunkType.TILE)} of {tiles} tiles are there")
         alpha = 0 if self.lossless else self.head.alpha
-        check_picture(kinds, {ChunkType.ALPHA: alpha, ChunkType.TILE: tiles})
+        announced = {ChunkType.ALPHA: alpha, ChunkType.TILE: tiles} | ({ChunkType.PATCH: 0} if self.lossless else {})
+        check_picture(kinds, announced)
 
     @property
     def lossless(self) -> bool:
@@ -198,6 +200,8 @@ class Decoder:
         else:
             samples = decode_reduced(self.head, self.tiles, self.nets, reduce, progress, lost)
             alpha = [average(plane, reduce) for plane in alpha]
+        for patch in self.patches():
+            patch.paste(samples, self.head, reduce)
         return Picture(np.concatenate([samples, *alpha], 2) if alpha else samples, self.metadata)
 
     def symbols_sha256(self, progress: Progress | None = None) -> str:
@@ -214,7 +218,29 @@ class Decoder:
             digest.update(symbols.integers())
             if progress:
                 progress(done + 1, len(self.tiles))
+        for patch in self.patches():
+            digest.update(patch.samples.astype("<i2").tobytes())
         return digest.hexdigest()
+
+    def patches(self) -> Iterator[Patch]:
+        """What is laid over the samples that the model shows; without damaged ones with `keep_going`.
+
+        Raises:
+            ModelMissing, Corrupt: as `picture`.
+        """
+        from pixa.image.patches import decode_patch
+
+        last = -1
+        for chunk in self.chunks:
+            if chunk.type == ChunkType.PATCH:
+                try:
+                    patch = decode_patch(chunk.payload, self.head, last)
+                except Corrupt:
+                    if not self.keep_going:
+                        raise
+                else:
+                    last = patch.area
+                    yield patch
 
     def symbols(self) -> Iterator[tuple[tuple[slice, slice], TileSymbols]]:
         """The place of every tile, in rows and columns of what is coded, and its symbols.

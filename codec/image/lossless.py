@@ -15,7 +15,7 @@ from pixa.bitstream.deflate import write_metadata
 from pixa.bitstream.headers import Head
 from pixa.coding.lossless.photographs import Model
 from pixa.coding.lossless.tile import decode_tile, encode_tile
-from pixa.errors import Corrupt
+from pixa.errors import Corrupt, UsageError
 from pixa.image.picture import Progress
 from pixa.models.registry import ModelEntry, find_model
 from pixa.pixels import Picture
@@ -38,17 +38,21 @@ def load(entry: ModelEntry) -> Model:
         return Model(dict(arrays))
 
 
-def encode_lossless(picture: Picture, *, jobs: int = 0, progress: Progress | None = None) -> bytes:
+def encode_lossless(picture: Picture, *, near: int = 0, jobs: int = 0, progress: Progress | None = None) -> bytes:
     """Compress a picture of 8 or 16 bits a sample to the bytes of a file that gives every sample back.
 
     Args:
+        near: by how much a sample may differ, at most; 0 for not at all.
         jobs: threads, 0 for all cores; each works on a tile.
         progress: called with (tiles done, how many in all).
 
     Raises:
+        UsageError: near is not 0 to a quarter of the samples' range.
         ModelMissing: the model is not installed.
     """
-    entry = find_model("lossless")
+    if not 0 <= near <= np.iinfo(picture.samples.dtype).max // 4:
+        raise UsageError(f"samples cannot differ by up to {near}: give 0 to {np.iinfo(picture.samples.dtype).max // 4}")
+    entry, step = find_model("lossless"), 2 * near + 1
     head = Head(
         width=picture.width,
         height=picture.height,
@@ -64,7 +68,9 @@ def encode_lossless(picture: Picture, *, jobs: int = 0, progress: Progress | Non
     chunks += [Chunk(ChunkType[name.upper()], write_metadata(value)) for name, value in picture.metadata.items()]
     places, model = list(tile_places(head)), load(entry)
     with ThreadPoolExecutor(jobs or os.cpu_count()) as pool:
-        for done, payload in enumerate(pool.map(lambda place: encode_tile(picture.samples[place], model), places)):
+        for done, payload in enumerate(
+            pool.map(lambda place: encode_tile(picture.samples[place], model, step), places)
+        ):
             chunks.append(Chunk(ChunkType.TILE, payload))
             if progress:
                 progress(done + 1, len(places))

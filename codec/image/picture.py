@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from importlib import import_module
 
 import numpy as np
@@ -206,6 +207,15 @@ class ImageEncoder:
         self.nets = load_model(entry, jobs)
         self.colour = picture.colour if picture.colour.shape[2] == 3 else np.repeat(picture.colour, 3, 2)
         self.y = analyse_windows(self.nets, self.colour, progress)
+
+    def without(self, blocks: np.ndarray, side: int) -> ImageEncoder:
+        """An encoder of the same picture whose latents go on smoothly in blocks (rows, columns) of `side` pixels."""
+        size, covered = side // self.nets.codec.stride, np.zeros(self.y.shape[1:], bool)
+        latents = blocks.repeat(size, 0).repeat(size, 1)[: covered.shape[0], : covered.shape[1]]
+        covered[: latents.shape[0], : latents.shape[1]] = latents
+        other = copy(self)
+        other.y = fill(self.y, ~covered)
+        return other
 
     def encode(self, level: int, effort: int = 0) -> tuple[bytes, np.ndarray]:
         """The file at a quality level, and the latents y_hat (C, h, w) its decoder will see. Tokens are the same at

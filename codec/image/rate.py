@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pixa.errors import UsageError
-from pixa.image.picture import SEARCH_STEPS, ImageEncoder, Progress, synthesise_windows, thread_pool
-from pixa.pixels import Picture
+from pixa.image.picture import SEARCH_STEPS, ImageEncoder, synthesise_windows, thread_pool
 
 LEVELS = range(201)
 QUICK = min(SEARCH_STEPS) - 1  # the highest effort whose codings take no search
@@ -18,23 +17,19 @@ SIZE_SLOPE, PSNR_SLOPE = 0.0145, 0.075  # of the logarithm of the bytes and of t
 LINES = 6  # guesses by straight lines; what is not found then is halved
 
 
-def encode_to_target(
-    picture: Picture,
+def meet_target(
+    encoder: ImageEncoder,
+    effort: int = 0,
     *,
     bpp: float | None = None,
     target_size: int | None = None,
     psnr: float | None = None,
-    model: str = "fast",
-    tune: str | None = None,
-    effort: int = 0,
-    jobs: int = 0,
-    progress: Progress | None = None,
 ) -> bytes:
     """The best file within `target_size` bytes or `bpp` bits a pixel, or the smallest of at least `psnr` dB.
 
     A target out of reach gives the nearest end of the range: quality 0 for a size that is too small, 100 for a PSNR
-    that is too high. One analysis and about four codings of the latents; efforts that search start from the level that
-    effort 6 finds, and search about three levels.
+    that is too high. About four codings of the latents; efforts that search start from the level that effort 6 finds,
+    and search about three levels.
 
     Raises:
         UsageError: not exactly one target, or one that is not positive.
@@ -42,8 +37,7 @@ def encode_to_target(
     targets = [value for value in (bpp, target_size, psnr) if value is not None]
     if len(targets) != 1 or not targets[0] > 0:
         raise UsageError("give exactly one of bpp, target_size and psnr, above zero")
-    encoder = ImageEncoder(picture, model, jobs, progress, tune)
-    limit = target_size if target_size is not None else (bpp or 0) * picture.width * picture.height / 8
+    limit = target_size if target_size is not None else (bpp or 0) * encoder.picture.width * encoder.picture.height / 8
     level = None
     for step in sorted({min(effort, QUICK), effort}):
         search = RateSearch(encoder, step)

@@ -12,16 +12,13 @@ from functools import cache
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pixa.bitstream.chunks import ChunkType
-from pixa.bitstream.container import Chunk, read_file, write_file
 from pixa.bitstream.headers import Head
 from pixa.errors import ModelMissing
-from pixa.image.picture import Progress, decode_latents, decode_samples, encode_picture, thread_pool
+from pixa.image.picture import Progress, decode_latents, decode_samples, thread_pool
 from pixa.models.registry import ModelEntry
-from pixa.pixels import Picture
 from pixa.runtime.model import OnnxModel
 
-THUMBNAIL, THUMBNAIL_QUALITY = 8, 80
+THUMBNAIL = 8  # a thumbnail is the picture at 1/8
 STRIP = 64  # latent rows at a time
 FILE = "reduced.npz"
 
@@ -92,12 +89,3 @@ def average(samples: np.ndarray, factor: int) -> np.ndarray:
     padded = np.pad(samples, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
     squares = padded.reshape(padded.shape[0] // factor, factor, -1, factor, channels)
     return np.rint(squares.mean((1, 3), dtype=np.float32)).astype(samples.dtype)
-
-
-def with_thumbnail(data: bytes, picture: Picture, jobs: int = 0) -> bytes:
-    """The file of a picture with a thumbnail at 1/8 in it, itself a file, which opens faster than the whole."""
-    samples = picture.samples if picture.samples.dtype == np.uint8 else (picture.samples >> 8).astype(np.uint8)
-    small = Picture(average(samples, THUMBNAIL))
-    head, *rest = read_file(data)
-    thumbnail = Chunk(ChunkType.THUMBNAIL, encode_picture(small, THUMBNAIL_QUALITY, jobs=jobs))
-    return write_file([head, thumbnail, *rest])

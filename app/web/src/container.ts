@@ -12,7 +12,7 @@ const ANCILLARY = 0x80;
 const HEAD_SIZE = 14;
 
 export const ChunkType = {
-  HEAD: 0x01, MODEL: 0x02, ALPHA: 0x03, TILE: 0x04, VIDEO: 0x10, PACKET: 0x11,
+  HEAD: 0x01, MODEL: 0x02, ALPHA: 0x03, TILE: 0x04, PATCH: 0x05, VIDEO: 0x10, PACKET: 0x11,
   ICC: 0x81, EXIF: 0x82, XMP: 0x83, TAGS: 0x85, THUMBNAIL: 0x86, INDEX: 0x90, AUDIO: 0x91,
 } as const;
 
@@ -73,6 +73,9 @@ export function parse(data: Uint8Array, maxPixels: number): Container {
     chunks.push(chunk);
   }
   if (!head) throw new PixaError("Corrupt", "the file ends before its header");
+  if (chunks.some(({ type }) => type === ChunkType.PATCH)) {
+    throw new PixaError("UnsupportedVersion", "the picture has patches, which this decoder does not know");
+  }
   checkOrder(head, chunks);
   const payload = (type: number) => chunks.find((chunk) => chunk.type === type)?.payload;
   const metadata: Container["metadata"] = {};

@@ -25,10 +25,17 @@ class Kind(IntEnum):
     PALETTE = 1
     COMPONENTS = 2
     PHOTOGRAPH = 3
+    NEAR = 4
 
 
-def encode_tile(samples: np.ndarray, model: photographs.Model) -> bytes:
-    """The shortest coding of samples (height, width, C) uint8 or uint16."""
+def encode_tile(samples: np.ndarray, model: photographs.Model, step: int = 1) -> bytes:
+    """The shortest coding of samples (height, width, C) uint8 or uint16.
+
+    Args:
+        step: odd; samples become multiples of it, at most half a step away. 1 keeps them.
+    """
+    if step > 1:
+        return bytes([Kind.NEAR]) + write_varint(step) + encode_tile(quantise(samples, step), model)
     pixels = samples.shape[0] * samples.shape[1]
     packed = pack(samples)
     colours, numbers = np.unique(packed, return_inverse=True)
@@ -54,6 +61,8 @@ def decode_tile(payload: bytes, shape: tuple[int, int, int], dtype: type, model:
     Raises:
         Corrupt: the payload contradicts itself.
     """
+    if payload and payload[0] == Kind.NEAR:
+        return decode_near(payload[1:], shape, dtype, model)
     decoders = {
         Kind.GRADIENT: decode_gradient,
         Kind.PALETTE: decode_palette,
@@ -63,6 +72,24 @@ def decode_tile(payload: bytes, shape: tuple[int, int, int], dtype: type, model:
     if not payload or payload[0] not in decoders:
         raise Corrupt("a tile is of no known kind")
     return decoders[payload[0]](payload[1:], shape, dtype)
+
+
+def quantise(samples: np.ndarray, step: int) -> np.ndarray:
+    """Samples in steps, rounded."""
+    return ((samples.astype(np.uint32) + step // 2) // step).astype(samples.dtype)
+
+
+def dequantise(numbers: np.ndarray, step: int) -> np.ndarray:
+    """The inverse of `quantise`, as near as it is; what is beyond the largest sample becomes that."""
+    return np.minimum(numbers.astype(np.uint32) * step, np.iinfo(numbers.dtype).max).astype(numbers.dtype)
+
+
+def decode_near(payload: bytes, shape: tuple[int, int, int], dtype: type, model: photographs.Model) -> np.ndarray:
+    """A step, then a tile of another kind whose samples count such steps."""
+    step, start = read_varint(payload, 0)
+    if not 3 <= step <= np.iinfo(dtype).max or step % 2 == 0 or payload[start : start + 1] == bytes([Kind.NEAR]):
+        raise Corrupt("a tile has a step that there is not")
+    return dequantise(decode_tile(payload[start:], shape, dtype, model), step)
 
 
 def pack(samples: np.ndarray) -> np.ndarray:

@@ -54,6 +54,7 @@ def pictures() -> dict[str, np.ndarray]:
         "palette-grey-1040x9-tiles": np.tile(np.uint8([0, 255, 255, 0, 255]), (9, 208)),
         "components-rgb-240x200": blocks(),
         "gradient-grey-16bit-56x40": ramp,
+        "near-rgb-alpha-48x40": np.concatenate([coffee[:40, :48], coffee[:40, 48:, :1]], 2),
     }
 
 
@@ -62,7 +63,7 @@ def main() -> None:
     for name, samples in pictures().items():
         path = HERE / f"{name}.pixa"
         if not path.exists():
-            path.write_bytes(pixa.encode(samples, lossless=True))
+            path.write_bytes(pixa.encode(samples, lossless=True, near=3 if name.startswith("near") else 0))
         expected[name] = {"symbols_sha256": pixa.Decoder(path.read_bytes()).symbols_sha256()}
     (HERE / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
