@@ -257,6 +257,10 @@ class TestGroups:
     def grouped(self, inter, photo):
         return coded(clip(photo, 11), model="between", keyint=4)
 
+    @pytest.mark.parametrize(("fps", "gop"), [(25, 50), (Fraction(60000, 1001), 120), (0.5, 8)])
+    def test_keys_come_every_two_seconds_unless_told_otherwise(self, fps, gop):
+        assert VideoWriter(io.BytesIO(), fps=fps, model="stem").header.gop == gop
+
     def test_keys_come_every_keyint_frames(self, grouped, photo):
         video = opened(grouped)
         facts = video.info()

@@ -291,7 +291,7 @@ KERNEL(show)
         for (int y = 0; y < 8; y++) {
             const int64_t at = 3 * ((8 * int64_t(places[i] / width) + y) * 8 * width + 8 * int64_t(places[i] % width));
             for (int x = 0; x < 24; x++) {
-                const float sum = clip(first[at + x] + second[at + x], 0.0f, 255.0f);
+                const float sum = lower(higher(first[at + x] + second[at + x], 0.0f), 255.0f);
                 samples[at + x] = uint8_t(__builtin_nearbyintf(sum));
             }
         }
