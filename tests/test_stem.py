@@ -22,7 +22,7 @@ from pixa.bitstream import entropy
 from pixa.bitstream.headers import Head
 from pixa.coding import inter
 from pixa.coding.latents import CONTEXT_MAX, Z_MAX
-from pixa.coding.tile import CarryOver, CodedTile, RefFrame, TileContext, TileInput
+from pixa.coding.tile import CarryOver, CodedTile, Reconstruction, RefFrame, TileContext, TileInput
 from pixa.errors import Corrupt, PixaError
 from pixa.image.picture import ImageEncoder
 from pixa.models.export.driver import bias_of, decode_macs, export
@@ -46,6 +46,7 @@ from tests.test_format_doc import depthwise, pointwise, rescale, shuffle, table
 from tests.test_mlic import WIDTHS, as_tensor, stir
 from tests.test_model import refused_layers
 
+SMALL = WIDTHS | {"synthesis_low": 0}
 pytestmark = pytest.mark.usefixtures("installed")
 SIZE = (112, 144)  # of the frames; latents of 7 rows and 9 columns
 LEVEL = 120
@@ -54,14 +55,14 @@ LEVEL = 120
 @pytest.fixture(scope="module")
 def image() -> Fast:
     torch.manual_seed(4)
-    return stir(Fast(FastConfig(**WIDTHS, synthesis_hidden=24, low=2, low_k=8, low_hidden=8)))
+    return stir(Fast(FastConfig(**SMALL, synthesis_hidden=24, low=2, low_k=8, low_hidden=8)))
 
 
 @pytest.fixture(scope="module")
 def stem(image) -> Stem:
     """Everything in it has an effect."""
     torch.manual_seed(5)
-    model = Stem(StemConfig(**WIDTHS, synthesis_hidden=24, vectors=16))
+    model = Stem(StemConfig(**SMALL, synthesis_hidden=24, vectors=16))
     model.follow(image)
     with torch.no_grad():
         for p in model.parameters():
@@ -112,11 +113,16 @@ class Past(NamedTuple):
 
 def after(coded: CodedTile, level: int, nets: OnnxModel, before: Past | None) -> Past:
     """What the next frame is coded with behind one that has been coded."""
-    symbols, y_hat = coded.y[None], coded.reconstruction.y_hat
+    symbols, y_hat = coded.y[None], everywhere(coded.reconstruction)
     older = before.context.prev_symbols[0] if before else np.zeros_like(symbols)
     field = np.zeros((*y_hat.shape[1:], 2), np.int32) if coded.motion is None else coded.motion
     picture = np.rint(nets.synthesis(y_hat, level)).clip(0, 255).astype(np.uint8)
-    return Past(TileContext((symbols, older), field), RefFrame(y_hat, picture))
+    return Past(TileContext((symbols, older), field), RefFrame(Reconstruction(y_hat), picture))
+
+
+def everywhere(reconstruction: Reconstruction) -> np.ndarray:
+    """Latents (M, h, w)."""
+    return reconstruction.latents(np.ones(reconstruction.y_hat.shape[1:], bool))
 
 
 def coded(frames: list[np.ndarray], key: OnnxModel, nets: OnnxModel, levels: list[int]) -> list[tuple]:
@@ -125,14 +131,17 @@ def coded(frames: list[np.ndarray], key: OnnxModel, nets: OnnxModel, levels: lis
     for frame, level in zip(frames, levels, strict=True):
         model = nets if past else key
         tile = model.codec.encode(TileInput(key.analysis(frame), picture=frame), level, *(past or ()))
-        group.append((tile.payload, tile.reconstruction.y_hat, past))
+        group.append((tile.payload, everywhere(tile.reconstruction), past))
         past = after(tile, level, model, past)
     return group
 
 
 @pytest.fixture
 def nothing_skipped(monkeypatch):
-    monkeypatch.setattr(motion, "skip", lambda y, *others: np.zeros((1, *y.shape[2:]), bool))
+    monkeypatch.setattr(
+        motion, "near", lambda step, picture, moved: np.zeros((1, *np.array(moved.shape[1:3]) // 16), bool)
+    )
+    monkeypatch.setattr(motion, "worthless", lambda y, *others: np.zeros((1, *y.shape[2:]), bool))
 
 
 @pytest.fixture
@@ -228,7 +237,7 @@ class TestModel:
 
     @torch.no_grad()
     def test_starts_with_the_prices_of_the_image_model(self, image, photo):
-        model, image = Stem(StemConfig(**WIDTHS, synthesis_hidden=24, vectors=16)), copy.deepcopy(image)
+        model, image = Stem(StemConfig(**SMALL, synthesis_hidden=24, vectors=16)), copy.deepcopy(image)
         for layer in (image.mean_a.mean, image.mean_b.mean, image.mean_b.straight):  # no word of the first slice
             layer.weight.zero_()
             layer.bias.zero_()
@@ -245,7 +254,7 @@ class TestModel:
 
     def test_other_widths_are_refused(self, image):
         with pytest.raises(ValueError, match="other widths"):
-            Stem(StemConfig(**WIDTHS | {"k": 24}, synthesis_hidden=24)).follow(image)
+            Stem(StemConfig(**SMALL | {"k": 24}, synthesis_hidden=24)).follow(image)
 
     def test_another_architecture_is_refused(self):
         with pytest.raises(ValueError, match="fast's architecture, not a Stem"):
@@ -277,17 +286,18 @@ class TestFiles:
             shown = torch.tensor(past.reference.picture).permute(2, 0, 1)[None].float()
             moved = compensate(shown, field).clamp(0, 255).round() / 255
             predicted = stem.predict(moved, torch.tensor([level]))
-            expected = nets.codec.carry_over(tile.motion, tile.skip, past.reference, level).predicted[None]
+            expected = nets.codec.carry_over(tile.motion, tile.skip, past.reference, level).predicted
+            expected = expected.at(np.ones(tile.skip.shape, bool))[None]
             np.testing.assert_allclose(expected, predicted, atol=1e-3)
             y = stem.as_decoded(stem.analyse(as_tensor(frame)), torch.tensor([level])) - predicted
             known = torch.cat([torch.from_numpy(a)[:, :, :7, :9] for a in inter.magnitudes(past.context).values()], 1)
-            latents = torch.from_numpy(past.reference.y_hat[None])
+            latents = torch.from_numpy(past.reference.reconstruction.y_hat[None])
             given = stem_net.Past(moved, predicted, torch.from_numpy(tile.skip), latents, known)
             out = stem.code(y, torch.from_numpy(tile.z).float(), torch.tensor([level]), past=given)
             assert np.abs(tile.y).mean() > 0.1
             # A latent on the edge of rounding may fall to either side, and change what comes after it.
             assert (tile.y != out.symbols.numpy()[0]).mean() < 0.01
-            rebuilt = torch.from_numpy(nets.codec.reconstruct(tile, past.reference).y_hat) - predicted[0]
+            rebuilt = torch.from_numpy(everywhere(nets.codec.reconstruct(tile, past.reference))) - predicted[0]
             assert ((rebuilt - out.y_hat[0]).abs() > 0.01).float().mean() < 0.02
 
     def test_decoder_rebuilds_what_the_encoder_saw(self, group, key, nets):
@@ -296,12 +306,12 @@ class TestFiles:
             model = nets if past else key
             tile = model.codec.decode(payload, y_hat.shape, level, past and past.context)
             found = model.codec.reconstruct(tile, past and past.reference)
-            np.testing.assert_array_equal(found.y_hat, y_hat)
+            np.testing.assert_array_equal(everywhere(found), y_hat)
             if following:
                 np.testing.assert_array_equal(tile.y, following[2].context.prev_symbols[0][0])
 
     def test_a_frame_that_repeats_costs_less(self, frames, key, image, nothing_skipped, group, tmp_path):
-        fresh = Stem(StemConfig(**WIDTHS, synthesis_hidden=24, vectors=16))
+        fresh = Stem(StemConfig(**SMALL, synthesis_hidden=24, vectors=16))
         fresh.follow(image)
         predicting = open_model(entry_at(tmp_path, export(fresh, "fresh", 902, tmp_path, "fast.test")), 1)
         y, (_, _, past) = key.analysis(frames[0]), group[1]
@@ -357,14 +367,14 @@ def entry_at(folder: Path, facts: dict) -> ModelEntry:
 class TestBypass:
     def test_a_share_of_what_latents_leave_out_is_taken_over(self):
         moved, predicted = (np.full((16, 32, 3), level, np.uint8) for level in (90, 60))
-        carry_over = CarryOver(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
+        carry_over = CarryOver(moved, None, np.array([[False, True]]), 0.5)
         taken = carry_over.carried(predicted[:9, :20])
         assert taken.shape == (9, 20, 3)
         assert (taken[:, :16] == 15).all() and (taken[:, 16:] == 30).all()
 
     def test_nothing_is_seen_of_the_past_where_nothing_is_coded(self):
         moved = np.full((16, 32, 3), 90, np.uint8)
-        carry_over = CarryOver(moved, np.zeros((4, 1, 2)), np.array([[False, True]]), 0.5)
+        carry_over = CarryOver(moved, None, np.array([[False, True]]), 0.5)
         context = carry_over.context(np.full((9, 20, 3), 51, np.float32))
         assert context.shape == (PLANES, 9, 20) and context.dtype == np.float32
         np.testing.assert_allclose(context[:3, :, :16], 0.2, atol=1e-6)
@@ -378,12 +388,14 @@ class TestBypass:
         for number, frame in enumerate(frame[:height, :width] for frame in frames[:2]):
             coded = coder.code(frame, coder.analyse(frame, number == 0), LEVEL, number == 0)
             coder.keep(coded)
-        (y_hat, bypass), level = coded.tiles[0].reconstruction, torch.tensor([LEVEL])
+        (_, bypass), level = coded.tiles[0].reconstruction, torch.tensor([LEVEL])
+        y_hat = everywhere(coded.tiles[0].reconstruction)
         assert 0 < bypass.skip.mean() < 1
         moved = as_torch(np.moveaxis(bypass.moved, 2, 0)[None]) / 255
         skip = torch.tensor(bypass.skip)[None, None]
         with torch.no_grad():
-            expected = stem.shown(as_torch(y_hat[None]), as_torch(bypass.predicted[None]), moved, skip, level)
+            predicted = as_torch(bypass.predicted.at(np.ones_like(bypass.skip))[None])
+            expected = stem.shown(as_torch(y_hat[None]), predicted, moved, skip, level)
         expected = np.moveaxis(expected[0].clamp(0, 1).numpy() * 255, 0, 2)
         assert np.abs(coder.references[0].picture - expected).max() < 2
 
@@ -394,6 +406,7 @@ class TestBypass:
         alone.arrays |= {"bypass": 0 * nets.arrays["bypass"]}
         plain = unseeing.synthesis
         unseeing.synthesis = lambda *given, context=None, **others: plain(*given, **others)
+        unseeing.g_s.context.packed = 0 * nets.g_s.context.packed
         encoder, *decoders = (FrameCoder(head, key, model) for model in (nets, nets, alone, unseeing))
         decoder = decoders[0]
         for number, frame in enumerate(frames):
@@ -416,7 +429,7 @@ class TestExactness:
         for (payload, y_hat, past), level in list(zip(group, (135, 110, 120, 115), strict=True))[1:]:
             tile = other.codec.decode(payload, y_hat.shape, level, past.context)
             assert tile.integers() == nets.codec.decode(payload, y_hat.shape, level, past.context).integers()
-            found = other.codec.reconstruct(tile, past.reference).y_hat
+            found = everywhere(other.codec.reconstruct(tile, past.reference))
             assert np.abs(found - y_hat).max() < 0.01 * nets.vector("step", level).min()
             hashes.add(hashlib.sha256(tile.integers()).digest())
         assert len(hashes) == 3
@@ -431,7 +444,7 @@ class TestExactness:
         group = coded(frames, key, TorchModel(entry), [LEVEL] * 4)
         for payload, y_hat, past in group[1:]:
             tile = nets.codec.decode(payload, y_hat.shape, LEVEL, past.context)
-            found = nets.codec.reconstruct(tile, past.reference).y_hat
+            found = everywhere(nets.codec.reconstruct(tile, past.reference))
             assert np.abs(found - y_hat).max() < 0.01 * nets.vector("step", LEVEL).min()
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64], ids=str)

@@ -201,8 +201,8 @@ class Predicting(LatentCodec):
 
     def encode(self, tile, level, context=None, reference=None):
         assert tile.picture.shape == reference.picture.shape == (16 * tile.y.shape[1], 16 * tile.y.shape[2], 3)
-        coded = super().encode(replace(tile, y=tile.y - reference.y_hat), level)
-        y_hat = coded.reconstruction.y_hat + reference.y_hat
+        coded = super().encode(replace(tile, y=tile.y - reference.reconstruction.y_hat), level)
+        y_hat = coded.reconstruction.y_hat + reference.reconstruction.y_hat
         payload = self.mark(context) + checksum(reference.picture) + coded.payload
         return coded._replace(payload=payload, reconstruction=Reconstruction(y_hat))
 
@@ -216,7 +216,7 @@ class Predicting(LatentCodec):
     def reconstruct(self, symbols, reference=None):
         if checksum(reference.picture) != symbols.picture:
             raise Corrupt("the reference picture is another one")
-        return Reconstruction(super().reconstruct(symbols).y_hat + reference.y_hat)
+        return Reconstruction(super().reconstruct(symbols).y_hat + reference.reconstruction.y_hat)
 
 
 def checksum(*arrays):
@@ -256,6 +256,10 @@ class TestGroups:
     @pytest.fixture
     def grouped(self, inter, photo):
         return coded(clip(photo, 11), model="between", keyint=4)
+
+    @pytest.mark.parametrize(("fps", "gop"), [(25, 50), (Fraction(60000, 1001), 120), (0.5, 8)])
+    def test_keys_come_every_two_seconds_unless_told_otherwise(self, fps, gop):
+        assert VideoWriter(io.BytesIO(), fps=fps, model="stem").header.gop == gop
 
     def test_keys_come_every_keyint_frames(self, grouped, photo):
         video = opened(grouped)

@@ -196,7 +196,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     )
     clip = encode.add_argument_group("videos")
     clip.add_argument(
-        "--keyint", type=whole(1, 65535), default=64, metavar="N", help="most frames from key to key (64)"
+        "--keyint", type=whole(1, 65535), metavar="N", help="most frames from key to key (those of two seconds)"
     )
     add_span(clip)
     add_outputs(encode)

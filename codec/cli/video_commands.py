@@ -56,7 +56,7 @@ def encode_video(file: BinaryIO, job: Job, args: Namespace, console: Console) ->
         console.warning(job.source, note)
     settings = {"quality": args.quality}
     if args.bitrate or args.target_size:
-        settings = {"bitrate": args.bitrate or bitrate_within(args.target_size, source, args.keyint)}
+        settings = {"bitrate": args.bitrate or bitrate_within(args.target_size, source)}
     settings |= {name: getattr(args, name) for name in ("model", "tune", "keyint", "effort", "jobs")}
     tags = source.tags if args.metadata else {}
     progress = FrameProgress(console, job.source, source.frames)
@@ -95,7 +95,7 @@ def counted(frames: int) -> str:
     return f"{frames} frame{'s' if frames != 1 else ''}"
 
 
-def bitrate_within(size: int, source: object, keyint: int) -> float:
+def bitrate_within(size: int, source: object) -> float:
     """Bits a second of the frames of a file of so many bytes.
 
     Raises:

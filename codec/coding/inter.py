@@ -10,6 +10,7 @@ that a picture is not worn down by one analysis and synthesis after the other (`
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -25,12 +26,14 @@ from pixa.coding.latents import (
     magnitude,
     round_half_up,
 )
-from pixa.coding.tile import CarryOver, CodedTile, Reconstruction, RefFrame, TileContext, TileInput
+from pixa.coding.tile import CarryOver, CodedTile, Prediction, Reconstruction, RefFrame, TileContext, TileInput
 from pixa.motion import fields as motion
 from pixa.motion import overlap, vectors
+from pixa.motion.fields import widened
 from pixa.motion.search import WORTH, search
 
 ACTIVITY_MAX = 15  # of a past symbol
+REACH = 5  # places beyond what is coded whose prediction networks look at
 Z_ZONE = 0.1  # how much less than half a hyper-latent is rounded away from zero
 GRAPH_INPUTS = "past_1", "past_2"  # what graphs call the magnitudes of the last frame's symbols and of those before
 
@@ -42,8 +45,9 @@ class InterModel(LatentModel, Protocol):
 
     vectors: vectors.VectorNet  # that expects motion
 
-    def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
-        """Latents (1, M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect."""
+    def predict(self, picture: np.ndarray, level: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Latents (M, h, w) that a moved picture (16h, 16w, 3) uint8 lets expect at places (h, w) bool at least, and
+        where they are right."""
 
     def carry_weight(self, level: int) -> float:
         """How much a frame takes over of what latents leave out of the moved picture."""
@@ -62,16 +66,18 @@ class InterCodec(LatentCodec):
         model, step = self.model, self.model.vector("step", level)
         y = tile.y[None] * model.vector("gain", level) * step
         field, skip, carry_over = self.find(y, tile.picture, step, level, context, reference)
-        predicted = carry_over.predicted[None]
+        near = widened(~skip, REACH)
+        predicted, before = carry_over.predicted.at(near)[None], reference.reconstruction.latents(near)[None]
         y = (y - predicted) * ~skip
-        z, z_index = self.hyper(y, level), self.z_index(level, y.shape, skip)
+        z_index = self.z_index(level, y.shape, skip)
+        z = self.hyper(y, level, z_index[0].any(0))
         z = np.sign(z) * round_half_up(np.abs(z) - Z_ZONE, Z_MAX) * (z_index > 0)
-        memory = {"z": z, "predicted": predicted, "past_hat_1": reference.y_hat[None]} | magnitudes(context)
+        memory = {"z": z, "predicted": predicted, "past_hat_1": before, "coded": ~skip}
+        memory |= magnitudes(context)
         groups = [*self.write_motion(field, skip, context, level), (z.ravel(), z_index.ravel())]
         coded, residual, symbols = self.encode_passes(y, 1 / step, level, memory, tile.rdoq, coded=~skip)
         payload = entropy.encode(groups + coded, model.tables)
-        y_hat = np.where(skip, predicted, residual + predicted)[0]
-        return CodedTile(payload, symbols[0], field, Reconstruction(y_hat, carry_over))
+        return CodedTile(payload, symbols[0], field, Reconstruction(((residual + predicted) * ~skip)[0], carry_over))
 
     def decode(
         self,
@@ -87,10 +93,11 @@ class InterCodec(LatentCodec):
 
     def reconstruct(self, symbols: LatentSymbols, reference: RefFrame | None = None) -> Reconstruction:
         carry_over = self.carry_over(symbols.motion, symbols.skip, reference, symbols.level)
-        predicted = carry_over.predicted[None]
-        memory = symbols.memory | {"predicted": predicted, "past_hat_1": reference.y_hat[None]}
-        residual = self.reconstruct_passes(symbols, memory)
-        return Reconstruction(np.where(symbols.skip, predicted, residual + predicted)[0], carry_over)
+        near = widened(~symbols.skip, REACH)
+        predicted, before = carry_over.predicted.at(near)[None], reference.reconstruction.latents(near)[None]
+        memory = symbols.memory | {"predicted": predicted, "past_hat_1": before, "coded": ~symbols.skip}
+        y_hat = (self.reconstruct_passes(symbols, memory) + predicted) * ~symbols.skip
+        return Reconstruction(y_hat[0], carry_over)
 
     def find(
         self,
@@ -107,14 +114,17 @@ class InterCodec(LatentCodec):
         prices = vectors.Prices(self.model.vectors, self.model.tables, before, activity(context), level)
         field = search(picture[None], reference.picture[None], worth, prices, before[None])[0].astype(np.int32)
         carry_over = self.carry_over(field, None, reference, level)
-        pictures = picture[None] / 255, carry_over.moved[None] / 255
-        skip = motion.skip(y, carry_over.predicted[None], step, *pictures)[0]
+        near = motion.near(step, picture[None] / 255, carry_over.moved[None] / 255)[0]
+        predicted, far = carry_over.predicted.at(widened(~near, REACH))[None], np.nonzero(~near)
+        skip = near
+        skip[far] = motion.worthless(y[:, :, *far], predicted[:, :, *far], step[..., 0])[0]
         return field, skip, carry_over._replace(skip=skip)
 
     def carry_over(self, field: np.ndarray, skip: np.ndarray | None, reference: RefFrame, level: int) -> CarryOver:
         """What motion (h, w, 2) makes of the reference frame."""
         moved = overlap.moved(reference.picture, field)
-        return CarryOver(moved, self.model.predict(moved, level)[0], skip, self.model.carry_weight(level))
+        predicted = Prediction(partial(self.model.predict, moved, level))
+        return CarryOver(moved, predicted, skip, self.model.carry_weight(level))
 
     def write_motion(self, field: np.ndarray, skip: np.ndarray, context: TileContext, level: int) -> Groups:
         """The groups of where a tile is skipped (h, w) and of its motion (h, w, 2)."""

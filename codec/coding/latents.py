@@ -41,8 +41,8 @@ class LatentModel(Protocol):
     def vector(self, name: str, level: int) -> np.ndarray:
         """A level's vector, (1, C, 1, 1)."""
 
-    def hyper(self, y: np.ndarray) -> np.ndarray:
-        """h_a: latents, sides multiples of 4, to hyper-latents z."""
+    def hyper(self, y: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """h_a: latents, sides multiples of 4, to hyper-latents z, wanted at places (h/4, w/4) bool; None for all."""
 
     def scale(self, p: int, memory: Memory, level: int) -> tuple[np.ndarray, Memory]:
         """Table indexes of the channels of pass p, uint8, and what else its graph gives. The first pass needs "z" and
@@ -129,10 +129,10 @@ class LatentCodec:
         coded, y_hat, symbols = self.encode_passes(y, model.vector("gain", level), level, {"z": z}, tile.rdoq)
         return CodedTile(entropy.encode(groups + coded, model.tables), symbols[0], None, Reconstruction(y_hat[0]))
 
-    def hyper(self, y: np.ndarray, level: int) -> np.ndarray:
-        """Hyper-latents of latents (1, M, h, w), not yet rounded."""
+    def hyper(self, y: np.ndarray, level: int, places: np.ndarray | None = None) -> np.ndarray:
+        """Hyper-latents of latents (1, M, h, w), not yet rounded; places as in `LatentModel.hyper`."""
         padding = ((0, 0), (0, 0), *((0, -size % HYPER) for size in y.shape[2:]))
-        return self.model.hyper(np.pad(y, padding, mode="edge")) * self.model.vector("z_gain", level)
+        return self.model.hyper(np.pad(y, padding, mode="edge"), places) * self.model.vector("z_gain", level)
 
     def encode_passes(
         self,

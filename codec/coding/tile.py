@@ -5,6 +5,7 @@ A tile is a rectangle of a picture that is coded by itself. A new kind of coding
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -42,17 +43,27 @@ class TileContext:
     prev_motion: np.ndarray
 
 
-@dataclass(frozen=True)
-class RefFrame:
-    """The reference frame of an inter frame, the one before it as decoders show it, at the place of a tile.
+class Prediction:
+    """Latents that a moved picture lets expect, computed where they are asked for.
 
-    Attributes:
-        y_hat: its latents (M, h, w).
-        picture: its samples, edges continued to whole latents, (16h, 16w, 3) uint8.
+    Args:
+        compute: makes of places (h, w) bool the latents (M, h, w) there, and says at which it has made them.
     """
 
-    y_hat: np.ndarray
-    picture: np.ndarray
+    def __init__(self, compute: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]):
+        self.compute = compute
+        self.latents: np.ndarray | None = None
+        self.known: np.ndarray | None = None
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Latents (M, h, w), to be used at places (h, w) bool alone."""
+        if self.latents is None:
+            self.latents, self.known = self.compute(places)
+        missing = places & ~self.known
+        if missing.any():
+            latents, known = self.compute(missing)
+            self.latents[:, known], self.known = latents[:, known], self.known | known
+        return self.latents
 
 
 class CarryOver(NamedTuple):
@@ -60,13 +71,13 @@ class CarryOver(NamedTuple):
 
     Attributes:
         moved: the reference picture along the motion of the frame, (16h, 16w, 3) uint8.
-        predicted: its latents (M, h, w).
+        predicted: its latents.
         skip: (h, w) bool, where nothing is coded and all is taken over.
         weight: of `moved` less what `predicted` shows, that is taken over elsewhere.
     """
 
     moved: np.ndarray
-    predicted: np.ndarray
+    predicted: Prediction
     skip: np.ndarray
     weight: float
 
@@ -90,10 +101,35 @@ class CarryOver(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """A tile as synthesis needs it: y_hat (C, h, w), and of an inter frame what it takes over."""
+    """A tile as synthesis needs it.
+
+    Attributes:
+        y_hat: (C, h, w), of an inter frame 0 where it is skipped.
+        carry_over: what an inter frame takes over.
+    """
 
     y_hat: np.ndarray
     carry_over: CarryOver | None = None
+
+    def latents(self, places: np.ndarray) -> np.ndarray:
+        """y_hat (C, h, w), to be used at places (h, w) bool alone."""
+        if self.carry_over is None:
+            return self.y_hat
+        skip = self.carry_over.skip
+        return np.where(skip, self.carry_over.predicted.at(places & skip), self.y_hat)
+
+
+@dataclass(frozen=True)
+class RefFrame:
+    """The reference frame of an inter frame, the one before it as decoders show it, at the place of a tile.
+
+    Attributes:
+        reconstruction: what its samples were made of.
+        picture: its samples, edges continued to whole latents, (16h, 16w, 3) uint8.
+    """
+
+    reconstruction: Reconstruction
+    picture: np.ndarray
 
 
 class CodedTile(NamedTuple):

@@ -56,16 +56,40 @@ def in_blocks(plane, size: int):
 
 
 def skip(y, instead, step, picture, moved):
-    """Where latents y (B, M, h, w) are better left as others than coded, (B, h, w) booleans.
+    """Where latents y (B, M, h, w) are better left as others than coded, (B, h, w) booleans: see `near`, with its
+    pictures, and `worthless`.
+    """
+    return near(step, picture, moved) | worthless(y, instead, step)
+
+
+def near(step, picture, moved):
+    """Where the moved picture is so near the picture, both (B, 16h, 16w, 3) of one scale with the step, that all of its
+    error is worth no more than the least that a block takes, (B, h, w) booleans.
+    """
+    error = in_blocks(((picture - moved) ** 2).sum(-1), BLOCK).sum((2, 4))
+    return STEP_WORTH * error / (step**2).mean((1, 2, 3)).reshape(-1, 1, 1) < BLOCK_BITS
+
+
+def worthless(y, instead, step):
+    """Where latents y (B, M, ...) are better left as others than coded, (B, ...) booleans.
 
     A symbol that takes a latent from r steps off to |r| - 1 is worth 2|r| - 1 squared steps. Where all that are worth
-    more than they take do not pay for the block, it is skipped; and where the moved picture is so near the picture,
-    both (B, 16h, 16w, 3) of one scale with the step, that all of its error is worth no more.
+    more than they take do not pay for the block, it is skipped.
     """
     gain = STEP_WORTH * (2 * abs((y - instead) / step) - 1) - SYMBOL_BITS
-    error = in_blocks(((picture - moved) ** 2).sum(-1), BLOCK).sum((2, 4))
-    near = STEP_WORTH * error / (step**2).mean((1, 2, 3)).reshape(-1, 1, 1) < BLOCK_BITS
-    return near | (gain.clip(min=0).sum(1) < BLOCK_BITS)
+    return gain.clip(min=0).sum(1) < BLOCK_BITS
+
+
+def widened(places: np.ndarray, reach: int) -> np.ndarray:
+    """The places (h, w) bool that lie so near to true ones, along both axes."""
+    for _ in range(reach):
+        rows = places.copy()
+        rows[1:] |= places[:-1]
+        rows[:-1] |= places[1:]
+        places = rows.copy()
+        places[:, 1:] |= rows[:, :-1]
+        places[:, :-1] |= rows[:, 1:]
+    return places
 
 
 def choose(condition, yes, no):

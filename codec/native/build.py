@@ -26,7 +26,8 @@ if sys.platform != "win32":
 LINKING = ["-shared"] + ["-Wl,--as-needed"] * (sys.platform == "linux")  # the C++ library is not used
 SETS = {"plain": []}  # of instructions, with the options that allow their use
 if platform.machine().lower() in ("x86_64", "amd64"):
-    SETS |= {"avx2": ["-mavx2"], "avx512": ["-mavx2", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
+    avx2 = ["-mavx2", "-mfma"]
+    SETS |= {"avx2": avx2, "avx512": [*avx2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
 
 
 def compiler() -> list[str] | None:

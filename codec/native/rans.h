@@ -65,7 +65,7 @@ class Decoder {
     Status decode(Span<const uint8_t> indexes, int32_t* symbols) {
         const Order order(indexes);
         if (!order) return NO_MEMORY;
-        memset(symbols, 0, sizeof(int32_t) * size_t(indexes.size()));
+        if (indexes.size()) memset(symbols, 0, sizeof(int32_t) * size_t(indexes.size()));
         uint64_t state = place_[0], left = place_[1];
         for (int64_t i = 0; i < order.size(); i++) {
             const int64_t position = order[i];

@@ -17,6 +17,7 @@ inline int octaves(int n) {
 inline int stepped(int n) { return n < 0 ? -octaves(-n) : octaves(n); }
 
 inline int rounded_down(float x) {
+    x = lower(higher(x, -16777216.0f), 16777216.0f);  // further than any exact sum
     const int whole = int(x);
     return whole - (float(whole) > x);
 }

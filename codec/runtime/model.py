@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import cache
+from functools import cache, cached_property
 from math import isinf
 from string import ascii_lowercase
 from threading import Lock
@@ -21,7 +21,10 @@ from pixa.coding.tile import TileCodec
 from pixa.errors import ModelMissing
 from pixa.models.registry import ModelEntry
 from pixa.motion.vectors import VectorNet
-from pixa.runtime.files import check_files, native_graphs
+from pixa.native import kernels
+from pixa.runtime.files import check_files, native_graphs, read
+from pixa.runtime.transforms import Chain, Means, Synthesis, Weights
+from pixa.runtime.weights import convolutions
 
 ort.set_default_logger_severity(3)
 SELF_TEST_LEVEL = 100
@@ -165,7 +168,8 @@ class LatentModel(OnnxModel):
         energy = squares.sum(0) - squares[json.loads(facts["strong"])].sum(0)
         return energy.max() <= limit
 
-    def hyper(self, y: np.ndarray) -> np.ndarray:
+    def hyper(self, y: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """See `pixa.coding.latents.LatentModel`."""
         return self.run("hyper", y=y)[0]
 
     def scale(self, p: int, memory: Memory, level: int) -> tuple[np.ndarray, Memory]:
@@ -217,6 +221,29 @@ class InterModel(LatentModel):
         self.planes, self.vectors = int(self.arrays["planes"]), VectorNet(self.arrays)
         self.codec = InterCodec(self)
 
+    def weights(self, graph: str) -> Weights:
+        return convolutions(read(self.entry, f"{graph}.onnx"))
+
+    @cached_property
+    def g_a(self) -> Chain:
+        return Chain(self.weights("analysis"))
+
+    @cached_property
+    def h_a(self) -> Chain:
+        return Chain(self.weights("hyper"))
+
+    @cached_property
+    def predictor(self) -> Chain:
+        return Chain(self.weights("predict"))
+
+    @cached_property
+    def means(self) -> Means:
+        return Means(self.weights("mean_a"), self.weights("mean_b"))
+
+    @cached_property
+    def g_s(self) -> Synthesis:
+        return Synthesis(self.weights("synthesis"))
+
     def synthesis(
         self, y_hat: np.ndarray, level: int, single_thread: bool = False, context: np.ndarray | None = None
     ) -> np.ndarray:
@@ -231,9 +258,59 @@ class InterModel(LatentModel):
         given = {"y_hat": y_hat[None], "vector": self.vector("vector", level), "context": context[None]}
         return self.run(graph, single_thread, **given)[0][0]
 
-    def predict(self, picture: np.ndarray, level: int) -> np.ndarray:
+    def analysis(self, picture: np.ndarray) -> np.ndarray:
+        """As that of `OnnxModel`."""
+        if not (native := kernels()):
+            return super().analysis(picture)
+        height, width = (n // self.codec.stride for n in picture.shape[:2])
+        places = np.ones((height, width), bool)
+        return self.g_a(native, self.cores, picture.astype(np.float32), places).transpose(2, 0, 1)
+
+    def hyper(self, y: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+        """See `pixa.coding.latents.LatentModel`; 0 at other places."""
+        if not (native := kernels()) or places is None:
+            return super().hyper(y)
+        z = self.h_a(native, self.cores, np.ascontiguousarray(y[0].transpose(1, 2, 0)), places)
+        return np.where(places, z.transpose(2, 0, 1), np.float32(0))[None]
+
+    def mean(self, p: int, memory: Memory, single_thread: bool = False) -> tuple[np.ndarray, Memory]:
+        """See `pixa.coding.latents.LatentModel`; with "coded", (h, w) bool, in the memory they are 0 elsewhere."""
+        if not (native := kernels()) or "coded" not in memory:
+            return super().mean(p, memory, single_thread)
+        run, coded, outputs = (native, self.cores), memory["coded"], {}
+        if p == 0:
+            told = (memory[name][0] for name in ("features", "predicted", "past_hat_1"))
+            means, *rest = self.means.a(*run, *told, coded)
+            outputs = dict(zip(("state", "base"), rest, strict=True))
+        else:
+            means = self.means.b(*run, memory["state"], memory["base"], memory["y_hat"][0], coded)
+        result = np.zeros((1, self.channels, *coded.shape), np.float32)
+        result[0, :, coded] = means
+        return result, outputs
+
+    def show(
+        self,
+        y_hat: np.ndarray,
+        predicted: np.ndarray,
+        level: int,
+        coded: np.ndarray,
+        moved: np.ndarray,
+        size: tuple[int, int],
+    ) -> np.ndarray:
+        """What kernels make of a frame: see `pixa.runtime.transforms.Synthesis`."""
+        vector = self.vector("vector", level).ravel()
+        weight = self.carry_weight(level)
+        return self.g_s(kernels(), self.cores, y_hat, predicted, vector, coded, moved, size, weight)
+
+    def predict(self, picture: np.ndarray, level: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `pixa.coding.inter.InterModel`."""
-        return self.run("predict", picture=picture[None])[0] * self.vector("gain", level) * self.vector("step", level)
+        scale = (self.vector("gain", level) * self.vector("step", level))[0]
+        if native := kernels():
+            latents = np.zeros((len(scale), *places.shape), np.float32)
+            found = self.predictor(native, self.cores, picture.astype(np.float32), places)[places]
+            latents[:, places] = found.T * scale[:, :, 0]
+            return latents, places
+        return self.run("predict", picture=picture[None])[0][0] * scale, np.ones_like(places)
 
     def carry_weight(self, level: int) -> float:
         """See `pixa.coding.inter.InterModel`."""

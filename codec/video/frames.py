@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pixa.bitstream.headers import Head
+from pixa.coding.inter import REACH
 from pixa.coding.tile import CodedTile, Reconstruction, RefFrame, TileContext, TileInput, TileSymbols
 from pixa.image.picture import (
+    WINDOW,
     analyse_windows,
     latent_size,
     pixel_slices,
@@ -24,6 +26,9 @@ from pixa.image.picture import (
     tile_shape,
     tile_slices,
 )
+from pixa.image.windows import window_slices
+from pixa.motion.fields import widened
+from pixa.native import kernels
 from pixa.runtime.model import OnnxModel
 
 IN_FLIGHT = 1 << 23  # pixels of the frames that are worked on at a time, unless a single one has more
@@ -139,30 +144,54 @@ class FrameCoder:
         carry_overs = [tile.carry_over for tile in tiles]
         if not all(carry_overs):
             samples = self.synthesise([tile.y_hat for tile in tiles], level, key)
-        elif all(carry_over.skip.all() for carry_over in carry_overs):
-            samples = np.empty((self.head.height, self.head.width, 3), np.uint8)
-            for tile, carry_over in zip(self.tiles, carry_overs, strict=True):
-                target = samples[self.pixels(tile)]
-                target[:] = carry_over.moved[: target.shape[0], : target.shape[1]]
         else:
             samples = self.synthesise_inter(tiles, level)
         if self.inter:
             picture = self.padded(samples)
             self.references = [
-                RefFrame(part.y_hat, picture[self.pixels(tile)]) for part, tile in zip(tiles, self.tiles, strict=True)
+                RefFrame(part, picture[self.pixels(tile)]) for part, tile in zip(tiles, self.tiles, strict=True)
             ]
         return samples
 
     def synthesise_inter(self, tiles: Sequence[Reconstruction], level: int) -> np.ndarray:
         """The samples (H, W, 3) uint8 of a frame that takes over something from its reference."""
-        carried = self.synthesise([tile.carry_over.predicted for tile in tiles], level, False)
+        height, width = self.size
+        moved, skip = np.empty((self.stride * height, self.stride * width, 3), np.uint8), np.empty(self.size, bool)
+        for tile, part in zip(self.tiles, tiles, strict=True):
+            moved[self.pixels(tile)], skip[tile] = part.carry_over.moved, part.carry_over.skip
+        if skip.all():
+            return moved[: self.head.height, : self.head.width]
+        if kernels():
+            return self.show_inter(tiles, level, moved, ~skip)
+        whole = [tile.latents(np.ones_like(tile.carry_over.skip)) for tile in tiles]
+        carried = self.synthesise([tile.carry_over.predicted.latents for tile in tiles], level, False)
         context = np.zeros((self.inter.planes, *(self.stride * n for n in self.size)), np.float32)
         for place, tile in zip(map(self.pixels, self.tiles), tiles, strict=True):
             carried[place] = tile.carry_over.carried(carried[place])
             target = context[:, *place][:, : carried[place].shape[0], : carried[place].shape[1]]
             target[:] = tile.carry_over.context(carried[place])
-        carried += self.synthesise([tile.y_hat for tile in tiles], level, False, context)
+        carried += self.synthesise(whole, level, False, context)
         return np.rint(carried).clip(0, 255).astype(np.uint8)
+
+    def show_inter(
+        self, tiles: Sequence[Reconstruction], level: int, moved: np.ndarray, coded: np.ndarray
+    ) -> np.ndarray:
+        """As `synthesise_inter`, of a moved picture (16h, 16w, 3) and where something is coded (h, w); by kernels."""
+        near, channels = widened(coded, REACH), self.inter.codec.y_hat_channels
+        y_hat, predicted = (np.empty((*self.size, channels), np.float32) for _ in range(2))
+        for tile, part in zip(self.tiles, tiles, strict=True):
+            here, around = coded[tile], near[tile]
+            y_hat[tile][here] = part.y_hat[:, here].T
+            predicted[tile][around] = part.carry_over.predicted.at(around)[:, around].T
+        samples = np.empty_like(moved)
+        for inner, outer, core in window_slices(*self.size, REACH, WINDOW, WINDOW):
+            parts = (y_hat[outer], predicted[outer], coded[outer], moved[self.pixels(outer)])
+            latents, expected, here, picture = map(np.ascontiguousarray, parts)
+            top, left = (s.start for s in self.pixels(outer))
+            size = self.head.height - top, self.head.width - left
+            shown = self.inter.show(latents, expected, level, here, picture, size)
+            samples[self.pixels(inner)] = shown[self.pixels(core)]
+        return samples[: self.head.height, : self.head.width]
 
     def synthesise(
         self, parts: Sequence[np.ndarray], level: int, key: bool, context: np.ndarray | None = None

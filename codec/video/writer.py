@@ -24,7 +24,7 @@ from pixa.runtime.model import load_model
 from pixa.video.frames import Coded, FrameCoder, share_threads
 from pixa.video.rate import OCTAVE, ConstantBitrate, ConstantQuality
 
-KEYINT = 64
+SEEK = 2  # seconds that a seek decodes at most, unless asked for otherwise
 MAX_GOP = 65535
 SHORTEST = 8  # frames that a group has at least
 DOUBTFUL = 0.75  # of the bytes of the last frame that was coded by itself: one of more is tried likewise
@@ -43,7 +43,8 @@ class VideoWriter:
         model: `name` or `name.tag` of an image model, for key frames only, or of one that sees past frames; None for
             the newest of these, or the default image model where there is none.
         tune: "eye" or "psnr", what the model was trained for; None for the newest.
-        keyint: frames from one key frame to the next, at most; a new scene begins with one, too.
+        keyint: frames from one key frame to the next, at most; None for those of two seconds. A new scene begins with
+            one, too.
         tags: title, artist and the like.
         effort: where all frames are key frames 0 rounds the latents; all else quantises them rate-distortion optimally.
         jobs: threads, 0 for all cores.
@@ -64,7 +65,7 @@ class VideoWriter:
         frames: int | None = None,
         model: str | None = None,
         tune: str | None = None,
-        keyint: int = KEYINT,
+        keyint: int | None = None,
         tags: dict[str, str] | None = None,
         effort: int = 0,
         jobs: int = 0,
@@ -73,6 +74,8 @@ class VideoWriter:
             raise UsageError("give a quality or a bitrate, not both")
         if bitrate is not None and not bitrate > 0:
             raise UsageError(f"a bitrate of {bitrate} holds nothing")
+        header = header or constant_rate(fps)
+        keyint = min(max(round(SEEK * header.rate), SHORTEST), MAX_GOP) if keyint is None else keyint
         if not 1 <= keyint <= MAX_GOP:
             raise UsageError(f"{keyint} frames from key to key are not 1 to {MAX_GOP}")
         if effort not in range(min(SEARCH_STEPS)):
@@ -81,7 +84,6 @@ class VideoWriter:
         self.key_entry = find_model(self.entry.key_model) if self.entry.key_model else self.entry
         if "key frames" not in self.key_entry.can:
             raise UsageError(f"{self.key_entry.name} codes pictures alone")
-        header = header or constant_rate(fps)
         self.header = replace(header, gop=keyint if self.entry.key_model else 1)
         self.file, self.tags, self.rdoq, self.jobs = file, tags or {}, effort > 0 or bool(self.entry.key_model), jobs
         self.quality, self.bitrate, self.expected = quality, bitrate, frames
