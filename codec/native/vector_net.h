@@ -7,6 +7,7 @@
 namespace {
 
 constexpr int INPUTS = 34, MAX_HIDDEN = 256, MEANS = 16, MEAN_MAX = 2047, SCALES = 24, KINDS = 3, NEAR[2] = {2, 5};
+constexpr float MAX_WEIGHT = 1 << 14;  // of weights and biases: sums of 256 times inputs in bytes stay within an int
 constexpr int LARGEST_STEP = 4 * REACH, FIRST_TABLE = 127, LIMIT = REACH - 1;
 
 // Eight times the logarithm to the base two of n + 1, straight between powers of two.
@@ -17,7 +18,6 @@ inline int octaves(int n) {
 inline int stepped(int n) { return n < 0 ? -octaves(-n) : octaves(n); }
 
 inline int rounded_down(float x) {
-    x = lower(higher(x, -16777216.0f), 16777216.0f);  // further than any exact sum
     const int whole = int(x);
     return whole - (float(whole) > x);
 }
@@ -83,6 +83,7 @@ class VectorNet {
         second_ = first_ + (INPUTS + 1) * hidden;
         mean_ = second_ + (hidden + 1) * hidden;
         scale_ = mean_ + hidden + 1;
+        for (int64_t i = 0; i < layers.size(); i++) fits_ &= layers[i] >= -MAX_WEIGHT && layers[i] <= MAX_WEIGHT;
     }
     bool fits() const { return fits_; }
 
