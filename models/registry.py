@@ -20,8 +20,14 @@ ABILITIES = (
     "lossless",  # pictures of which every sample comes back
     "bundle",  # the decoder in a folder and the one in a browser decode it
 )
-RETIRED = {1: "fast.1", 3: "stem.1", 5: "vqgan.1", 7: "stem.2", 8: "stem.3"}  # wire ids that are never used again
-LAST_COMMIT = "628aa45"  # that reads files of the retired models
+RETIRED = {  # wire ids that are never used again, with the last commit that reads files of each model
+    1: ("fast.1", "628aa45"),
+    3: ("stem.1", "628aa45"),
+    5: ("vqgan.1", "628aa45"),
+    7: ("stem.2", "628aa45"),
+    8: ("stem.3", "628aa45"),
+    10: ("fast.3", "8c823bf"),
+}
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def find_wire(wire_id: int, model_hash: int) -> ModelEntry:
             if int(entry.hash, 16) == model_hash:
                 return entry
             raise ModelMissing(f"model {entry.name}.{entry.tag} is installed with other weights than the file needs")
-    check_retired(RETIRED.get(wire_id))
+    check_retired(RETIRED[wire_id][0] if wire_id in RETIRED else None)
     raise ModelMissing(f"model number {wire_id} is not installed: a newer pixa may have it")
 
 
@@ -124,5 +130,6 @@ def check_retired(name: str | None) -> None:
     Raises:
         ModelMissing: the model `name.tag` is one of them.
     """
-    if name in RETIRED.values():
-        raise ModelMissing(f"the model {name} is retired: commit {LAST_COMMIT} of pixa is the last to read its files")
+    commit = dict(RETIRED.values()).get(name)
+    if commit:
+        raise ModelMissing(f"the model {name} is retired: commit {commit} of pixa is the last to read its files")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +105,48 @@ def decoded(bundle, tmp_path_factory) -> dict[str, tuple[Outcome, Path]]:
     return outcomes
 
 
+class TestSamples:
+    """Lossless pictures and patches."""
+
+    @pytest.fixture(scope="class")
+    def found(self, bundle, tmp_path_factory) -> dict[str, tuple[Outcome, Path]]:
+        return decode_all(bundle, self.files(), tmp_path_factory.mktemp("samples"))
+
+    @staticmethod
+    @cache
+    def files() -> dict[str, bytes]:
+        files = {path.stem: path.read_bytes() for path in sorted((GOLDEN / "lossless").glob("*.pixa"))}
+        rows, columns = np.mgrid[:70, :1100]
+        stripes = np.where(((rows + columns) // 4 % 2 == 0)[..., None], np.uint8([255, 0, 0]), np.uint8([0, 0, 255]))
+        stripes[:, 200:400] = 128
+        files |= {"patches": pixa.encode(stripes), "patches-grey": pixa.encode(stripes[:, :100, :1])}
+        *rest, patch = read_file(files["patches"])
+        hurt = {
+            "cut": patch.payload[:9],
+            "outside": b"\x7f" + patch.payload[1:],
+            "model": b"\0\xff" + patch.payload[2:],
+        }
+        return files | {f"bad-{name}": write_file([*rest, Chunk(patch.type, new)]) for name, new in hurt.items()}
+
+    def test_they_decode_as_with_pixa_or_are_refused_by_the_same_name(self, found):
+        for name, (outcome, path) in found.items():
+            data = self.files()[name]
+            if not name.startswith("bad"):
+                decoder = Decoder(data)
+                assert (outcome.code, outcome.err) == (0, ""), name
+                assert decoder.symbols_sha256() in outcome.out
+                samples = decoder.picture().samples
+                assert str(samples.shape) in outcome.out
+                if samples.dtype == np.uint8:
+                    with Image.open(path) as image:
+                        shown = np.array(image).reshape(samples.shape).astype(int)
+                    assert np.abs(shown - samples).max() <= (1 if name.startswith("patches") else 0), name
+                continue
+            with pytest.raises(errors.PixaError) as refusal:
+                pixa.decode(data)
+            assert type(refusal.value).__name__ in outcome.err and outcome.code == refusal.value.exit_code
+
+
 class TestPictures:
     @pytest.mark.parametrize("name", EXPECTED)
     def test_golden_files_decode_as_with_pixa(self, name, decoded):
@@ -198,7 +241,7 @@ def altered(bundle: Path, graph: str, folder: Path, *, rename: bool) -> Path:
     """
     shutil.copytree(bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (entry,) = manifest["models"]
+    entry = manifest["models"][0]
     path = folder / f"{entry['name']}.{entry['tag']}" / f"{graph}.onnx"
     model = onnx.load(path)
     weight = max(model.graph.initializer, key=lambda weight: len(weight.raw_data))
@@ -237,7 +280,8 @@ class TestExport:
         assert "--self-test" in lines[0]
         folder, entry = tmp_path / "here" / "decoder", find_model("mlic.1")
         assert {path.name for path in folder.iterdir()} == {
-            *("decoder.py", "FORMAT.md", "manifest.json", "golden.pixa", "golden.json", "golden.npy", "mlic.1")
+            *("decoder.py", "FORMAT.md", "manifest.json", "golden.pixa", "golden.json", "golden.npy", "mlic.1"),
+            *("lossless", "lossless.1"),
         }
         assert {path.name for path in (folder / "mlic.1").iterdir()} == set(entry.decoder)
         assert list(folder.parent.iterdir()) == [folder]

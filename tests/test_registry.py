@@ -25,11 +25,11 @@ def test_files_of_retired_models_are_refused_with_who_reads_them(run, photo, tmp
     (tmp_path / "old.pixa").write_bytes(write_file([old, *rest]))
     code, _, lines = run("decode", tmp_path / "old.pixa", "-o", tmp_path / "old.png")
     assert code == errors.ModelMissing.exit_code == 5
-    assert RETIRED[wire_id] in lines[0] and "628aa45" in lines[0]
+    assert all(word in lines[0] for word in RETIRED[wire_id])
     assert run("info", tmp_path / "old.pixa")[0] == 0
 
 
-@pytest.mark.parametrize("name", RETIRED.values())
+@pytest.mark.parametrize("name", [name for name, _ in RETIRED.values()])
 def test_retired_models_code_nothing_more(name):
     with pytest.raises(errors.ModelMissing, match="retired"):
         find_model(name)

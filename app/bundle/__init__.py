@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -21,10 +22,26 @@ from PIL import Image
 from pixa.errors import PixaError, UsageError
 from pixa.image.decoder import Decoder
 from pixa.image.picture import encode_picture
-from pixa.models.registry import ModelEntry, find_model
+from pixa.models.registry import ModelEntry, find_model, list_models
 from pixa.pixels import Picture
 
-FOR_DECODERS = ("name", "tag", "wire_id", "hash", "description", "synthesis_halo", "decoder")
+FOR_DECODERS = ("name", "tag", "wire_id", "hash", "description", "synthesis_halo", "coding", "decoder")
+LOSSLESS = {  # packages of pixa and their modules that decode samples, with NumPy and constriction alone
+    "pixa": ("errors",),
+    "pixa.bitstream": ("categorical", "chunks", "container", "deflate", "entropy", "tables"),
+    "pixa.coding.lossless": ("drawings", "photographs", "symbols", "tile", "wavefront"),
+}
+NATIVE = '''"""Stands in the place of pixa's kernels, which are not here."""
+
+
+class Kernels: ...
+
+
+class Damaged(Exception): ...
+
+
+def kernels() -> None: ...
+'''
 GOLDEN = (slice(40, 340), slice(150, 371))  # rows and columns of a bundled photograph, neither of whole latents
 
 
@@ -61,12 +78,14 @@ def export_decoder(folder: Path, model: str = "fast") -> ModelEntry:
 
 
 def write(folder: Path, entry: ModelEntry) -> None:
-    weights = folder / entry.folder.name
-    weights.mkdir(parents=True)
-    for name in entry.decoder:
-        shutil.copyfile(entry.folder / name, weights / name)
-    facts = asdict(entry)
-    write_json(folder / "manifest.json", {"models": [{name: facts[name] for name in FOR_DECODERS}]})
+    entries = [entry, *(entry for entry in list_models() if "lossless" in entry.can)]
+    for model in entries:
+        (folder / model.folder.name).mkdir(parents=True)
+        for name in model.decoder:
+            shutil.copyfile(model.folder / name, folder / model.folder.name / name)
+    facts = [{name: asdict(model)[name] for name in FOR_DECODERS} for model in entries]
+    write_json(folder / "manifest.json", {"models": facts})
+    write_lossless(folder / "lossless")
     (folder / "decoder.py").write_bytes(files("pixa.app.bundle").joinpath("decoder.py").read_bytes())
     (folder / "FORMAT.md").write_bytes(files("pixa.bitstream").joinpath("FORMAT.md").read_bytes())
 
@@ -77,6 +96,18 @@ def write(folder: Path, entry: ModelEntry) -> None:
     (folder / "golden.pixa").write_bytes(data)
     write_json(folder / "golden.json", {"symbols_sha256": decoder.symbols_sha256()})
     np.save(folder / "golden.npy", decoder.picture().samples)
+
+
+def write_lossless(folder: Path) -> None:
+    """The modules of LOSSLESS as one package."""
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Modules of pixa that decode samples."""\n')
+    (folder / "native.py").write_text(NATIVE)
+    for package, names in LOSSLESS.items():
+        for name in names:
+            source = files(package).joinpath(f"{name}.py").read_text(encoding="utf-8")
+            source = re.sub(r"(?<=from )pixa(\.bitstream|\.coding\.lossless)?(?=[. ])", "lossless", source)
+            (folder / f"{name}.py").write_text(source, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -108,7 +108,7 @@ def read_head(kind: int, payload: bytes) -> Head:
     head = Head(*struct.unpack("<BHHBBHIB", payload))
     if head.kind == 1:
         raise Refused("UnsupportedInput", "this is a video: this decoder is for pictures")
-    if head.kind > 1 or head.flags > 3:
+    if head.kind > 1 or head.flags >> 2 not in ((0, 3) if head.model in lossless_ids() else (0,)):
         raise Refused("UnsupportedVersion", "the header asks for what version 1 does not know")
     if not (head.width and head.height and head.level <= 200 and head.model and 8 <= head.tile_log2 <= 12):
         raise Refused("Corrupt", "a field of the header is out of its range")
@@ -165,10 +165,7 @@ class Model:
     """
 
     def __init__(self, entry: dict):
-        folder = HERE / f"{entry['name']}.{entry['tag']}"
-        files = {name: (folder / name).read_bytes() for name in entry["decoder"]}
-        if hashlib.sha256(b"".join(files.values())).hexdigest()[:8] != entry["hash"]:
-            raise Refused("ModelMissing", f"the files of {folder.name} are altered: their hash is another")
+        files = read_files(entry)
         load = lambda graph: onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.graphs = {name[:-5]: load(data) for name, data in files.items() if name.endswith(".onnx")}
         self.arrays = dict(np.load(BytesIO(files["tables.npz"]), allow_pickle=False))
@@ -213,9 +210,23 @@ class Model:
 @cache
 def load_model(wire_id: int, model_hash: int) -> Model:
     """[4] The model that a header names."""
-    for entry in json.loads((HERE / "manifest.json").read_text())["models"]:
+    return Model(find_entry(wire_id, model_hash))
+
+
+def read_files(entry: dict) -> dict[str, bytes]:
+    """[4] The files of a model by name, proven to be the right ones."""
+    folder = HERE / f"{entry['name']}.{entry['tag']}"
+    files = {name: (folder / name).read_bytes() for name in entry["decoder"]}
+    if hashlib.sha256(b"".join(files.values())).hexdigest()[:8] != entry["hash"]:
+        raise Refused("ModelMissing", f"the files of {folder.name} are altered: their hash is another")
+    return files
+
+
+def find_entry(wire_id: int, model_hash: int) -> dict:
+    """[4] What the manifest says of the model that a header names."""
+    for entry in manifest():
         if (entry["wire_id"], int(entry["hash"], 16)) == (wire_id, model_hash):
-            return Model(entry)
+            return entry
     raise Refused("ModelMissing", f"the file needs model {wire_id} with the hash {model_hash:08x}, which is not here")
 
 
@@ -295,7 +306,10 @@ def decode_tile(payload: bytes, height: int, width: int, level: int, model: Mode
 
 
 class Picture(NamedTuple):
-    """Samples (H, W, C) uint8, C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; metadata by icc, exif, xmp."""
+    """Samples (H, W, C) uint8, or uint16 without loss; metadata by icc, exif, xmp.
+
+    C is 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGB and alpha.
+    """
 
     samples: np.ndarray
     metadata: dict[str, bytes]
@@ -308,22 +322,30 @@ def decode(data: bytes) -> Picture:
     head = read_head(*next(chunks, (0, b"")))
     chunks, places = list(chunks), tile_places(head)
     kinds = [kind for kind, _ in chunks]
-    if PATCH in kinds:
-        raise Refused("UnsupportedVersion", "the picture has patches [3.10], which this decoder does not know")
-    critical = [kind for kind in kinds if kind < 0x80]
-    if critical != [ALPHA] * (head.flags >> 1) + [TILE] * len(places) or any(kinds.count(k) > 1 for k in AT_MOST_ONCE):
+    critical, lossless = [kind for kind in kinds if kind < 0x80], head.model in lossless_ids()
+    expected = [ALPHA] * (head.flags >> 1 & 1 and not lossless) + [TILE] * len(places)
+    expected += [PATCH] * (critical.count(PATCH) if not lossless else 0)
+    if critical != expected or any(kinds.count(kind) > 1 for kind in AT_MOST_ONCE):
         raise Refused("Corrupt", "a part of the file is missing, out of place or one too many")  # [2.3]
     metadata = {METADATA[kind]: read_metadata(payload) for kind, payload in chunks if kind in METADATA}
     alpha = [read_alpha(payload, head) for kind, payload in chunks if kind == ALPHA]
 
+    payloads = [payload for kind, payload in chunks if kind == TILE]
+    if lossless:
+        samples = decode_lossless(head, payloads)
+        return Picture(samples, metadata, hashlib.sha256(samples.astype("<u2").tobytes()).hexdigest())
     model = load_model(head.model, head.model_hash)
     y_hat = np.zeros((model.channels, *(edge.stop for edge in places[-1])), np.float32)
-    digest, tiles = hashlib.sha256(), (payload for kind, payload in chunks if kind == TILE)
-    for payload, (rows, columns) in zip(tiles, places, strict=True):
+    digest = hashlib.sha256()
+    for payload, (rows, columns) in zip(payloads, places, strict=True):
         shape = y_hat[0, rows, columns].shape
         symbols, y_hat[:, rows, columns] = decode_tile(payload, *shape, head.level, model)
         digest.update(symbols)
-    return Picture(np.concatenate([synthesise(y_hat, head, model), *alpha], 2), metadata, digest.hexdigest())
+    samples, last = synthesise(y_hat, head, model), -1
+    for payload in (payload for kind, payload in chunks if kind == PATCH):
+        last, patch = paint_patch(payload, head, samples, last)
+        digest.update(patch.astype("<i2").tobytes())
+    return Picture(np.concatenate([samples, *alpha], 2), metadata, digest.hexdigest())
 
 
 def synthesise(y_hat: np.ndarray, head: Head, model: Model) -> np.ndarray:
@@ -342,6 +364,79 @@ def synthesise(y_hat: np.ndarray, head: Head, model: Model) -> np.ndarray:
     return samples
 
 
+# ---- Samples that are coded themselves [3.10, annex B], by the modules of pixa in the folder `lossless`
+
+
+@cache
+def manifest() -> list[dict]:
+    """[4] The models that are here."""
+    return json.loads((HERE / "manifest.json").read_text())["models"]
+
+
+def lossless_ids() -> set[int]:
+    return {entry["wire_id"] for entry in manifest() if entry["coding"] == "lossless"}
+
+
+@cache
+def lossless_model(wire_id: int, model_hash: int):
+    """The trained part, and what decodes tiles with it: (payload, shape, dtype) -> samples."""
+    entry = find_entry(wire_id, model_hash)
+    if entry["coding"] != "lossless":
+        raise Refused("Corrupt", "a patch names a model that is not lossless")
+    if str(HERE) not in sys.path:
+        sys.path.insert(0, str(HERE))
+    from lossless import errors, photographs, tile
+
+    arrays = np.load(BytesIO(read_files(entry)["model.npz"]), allow_pickle=False)
+    model = photographs.Model(dict(arrays))
+
+    def decode(payload: bytes, shape: tuple[int, int, int], dtype: type) -> np.ndarray:
+        try:
+            return tile.decode_tile(payload, shape, dtype, model)
+        except (errors.Corrupt, errors.LimitExceeded) as error:
+            raise Refused(type(error).__name__, str(error)) from error
+
+    return decode
+
+
+def decode_lossless(head: Head, payloads: list[bytes]) -> np.ndarray:
+    """[B] All samples (H, W, C), uint8 or uint16."""
+    decode, dtype = lossless_model(head.model, head.model_hash), np.uint16 if head.flags >> 2 else np.uint8
+    channels = 1 + 2 * (head.flags & 1) + (head.flags >> 1 & 1)
+    samples, side, tiles = np.zeros((head.height, head.width, channels), dtype), 1 << head.tile_log2, iter(payloads)
+    for top in range(0, head.height, side):
+        for left in range(0, head.width, side):
+            place = samples[top : top + side, left : left + side]
+            place[:] = decode(next(tiles), place.shape, dtype)
+    return samples
+
+
+def paint_patch(payload: bytes, head: Head, samples: np.ndarray, last: int) -> tuple[int, np.ndarray]:
+    """[3.10] Lays a patch over samples (H, W, C); returns the number of its area and all samples of that."""
+    area, start = read_varint(payload, 0)
+    across = -(-head.width // 1024)
+    if not last < area < across * -(-head.height // 1024):
+        raise Refused("Corrupt", "a patch is out of order or outside the picture")
+    top, left = 1024 * (area // across), 1024 * (area % across)
+    target = samples[top : top + 1024, left : left + 1024]
+    rows, columns = -(-target.shape[0] // 64), -(-target.shape[1] // 64)
+    end = start + 6 + -(-rows * columns // 8)
+    if len(payload) < end:
+        raise Refused("Corrupt", "a patch is shorter than its header")
+    wire_id, model_hash = struct.unpack_from("<HI", payload, start)
+    bits = np.unpackbits(np.frombuffer(payload[start + 6 : end], np.uint8)).astype(bool)
+    blocks = bits[: rows * columns].reshape(rows, columns)
+    if not blocks.any() or bits[rows * columns :].any():
+        raise Refused("Corrupt", "a patch has no blocks, or some that its area has not")
+    mask = blocks.repeat(64, 0).repeat(64, 1)[: target.shape[0], : target.shape[1]]
+    kept = np.ix_(mask.any(1), mask.any(0))
+    patch = np.zeros_like(target)
+    shape = (*mask[kept].shape, target.shape[2])
+    patch[kept] = lossless_model(wire_id, model_hash)(payload[end:], shape, np.uint8)
+    target[mask] = patch[mask]
+    return area, patch
+
+
 # ---- Programs
 
 
@@ -349,13 +444,14 @@ def save(picture: Picture, target: Path) -> None:
     """Writes a PNG (https://www.w3.org/TR/png-3/), metadata included, whole or not at all."""
     chunk = lambda kind, data: struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
     height, width, channels = picture.samples.shape
-    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, (0, 4, 2, 6)[channels - 1], 0, 0, 0))]
+    kinds = 8 * picture.samples.itemsize, (0, 4, 2, 6)[channels - 1]
+    parts = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, *kinds, 0, 0, 0))]
     if "icc" in picture.metadata:
         parts.append(chunk(b"iCCP", b"ICC\0\0" + zlib.compress(picture.metadata["icc"])))
     for name, kind, prefix in (("exif", b"eXIf", b""), ("xmp", b"iTXt", b"XML:com.adobe.xmp" + bytes(5))):
         if name in picture.metadata:
             parts.append(chunk(kind, prefix + picture.metadata[name]))
-    rows = picture.samples.reshape(height, -1)
+    rows = picture.samples.astype(picture.samples.dtype.newbyteorder(">")).reshape(height, -1).view(np.uint8)
     lines = np.full((height, 1 + rows.shape[1]), 2, np.uint8)  # filter 2: a row minus the one above
     lines[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
     temporary = Path(f"{target}.{os.getpid()}.part")
