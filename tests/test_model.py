@@ -168,10 +168,10 @@ class TestLevels:
 
 class TestExport:
     @pytest.fixture
-    def exported(self, lively, tmp_path, monkeypatch) -> OnnxModel:
+    def exported(self, lively, tmp_path, monkeypatch, install_models) -> OnnxModel:
         """The lively model, written, read and put in the place of the shipped one."""
         written = export(lively, "test", 9, tmp_path)
-        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        install_models(tmp_path)
         nets = open_model(ModelEntry(**written))
         monkeypatch.setattr("pixa.image.picture.find_model", lambda name, tune=None: nets.entry)
         monkeypatch.setattr("pixa.image.picture.load_model", lambda entry, jobs: nets)
@@ -190,7 +190,7 @@ class TestExport:
             assert (np.abs(decoder.picture().samples - promised) > 1).mean() < 0.01
 
     @pytest.mark.parametrize("config", [SMALL, FastConfig()], ids=["small", "shipped"])
-    def test_halos_are_as_wide_as_the_networks_reach(self, config, photo, tmp_path, monkeypatch):
+    def test_halos_are_as_wide_as_the_networks_reach(self, config, photo, tmp_path, install_models):
         torch.manual_seed(2)
         mixing = Fast(config)
         for layer in mixing.modules():
@@ -198,7 +198,7 @@ class TestExport:
                 torch.nn.init.normal_(layer.depthwise.weight, std=0.5)
                 torch.nn.init.normal_(layer.project.weight, std=0.1)
         written = export(mixing.half().float(), "test", 9, tmp_path)
-        monkeypatch.setattr("pixa.models.registry.weights_folder", lambda: tmp_path)
+        install_models(tmp_path)
         nets = open_model(ModelEntry(**written), 1)
 
         altered = photo.copy()
