@@ -44,7 +44,7 @@ def coded(coffee, request):
 @pytest.mark.parametrize("factor", SMALLER)
 def test_a_reduced_picture_is_the_whole_one_averaged(coded, factor):
     data, whole = coded
-    assert psnr(pixa.decode(data, reduce=factor), averaged(whole, factor)) > {2: 36, 4: 39, 8: 34}[factor]
+    assert psnr(pixa.decode(data, reduce=factor), averaged(whole, factor)) > {2: 35, 4: 37, 8: 33}[factor]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (8, 8), (40, 5)])
@@ -195,7 +195,7 @@ class TestWeights:
         weight, bias = synthesis(entry, 2)
         latents = np.abs(np.load(entry.folder / "tables.npz")["step"][100])
         difference = fitted["weight"].astype(np.float32) - weight[:, 0, 0]
-        assert np.abs(difference * latents[:, None, None, None]).max() < 0.5
+        assert np.abs(difference * latents[:, None, None, None]).max() < 0.75
         assert np.abs(fitted["bias"] - bias).max() < 0.5
 
     @pytest.fixture
