@@ -93,63 +93,6 @@ def test_golden_files_have_the_same_symbols_and_pixels_within_one_level(tab):
         ]
 
 
-LOSSLESS = GOLDEN / "lossless"
-
-
-def test_lossless_golden_files_have_the_same_samples(tab):
-    for name, expected in json.loads((LOSSLESS / "expected.json").read_text()).items():
-        data = (LOSSLESS / f"{name}.pixa").read_bytes()
-        picture, samples = decode(tab, data, symbols=True), pixa.decode(data)
-        assert picture["symbolsSha256"] == expected["symbols_sha256"], name
-        eight = samples if samples.dtype == np.uint8 else (samples >> 8).astype(np.uint8)
-        assert (picture["samples"] == rgba(eight)).all(), name
-
-
-def striped(height: int = 70, width: int = 1100) -> np.ndarray:
-    """Stripes that no model knows, beside a photograph, in two areas."""
-    rows, columns = np.mgrid[:height, :width]
-    picture = np.where(((rows + columns) // 4 % 2 == 0)[..., None], np.uint8([255, 0, 0]), np.uint8([0, 0, 255]))
-    with Image.open(ROOT / "app" / "samples" / "coffee.png") as image:
-        picture[:, 200:400] = np.array(image.convert("RGB"))[100 : 100 + height, 200:400]
-    return picture
-
-
-def test_patches_lie_over_what_the_model_shows(tab):
-    for picture in (striped(), striped()[:, :180, :1]):
-        data = pixa.encode(picture)
-        assert any(chunk.type == ChunkType.PATCH for chunk in read_file(data))
-        shown = decode(tab, data, symbols=True)
-        assert shown["symbolsSha256"] == Decoder(data).symbols_sha256()
-        assert difference(shown["samples"], rgba(pixa.decode(data))) <= 1
-        *rest, patch = read_file(data)
-        for payload in (
-            patch.payload[:20],
-            b"\x7f" + patch.payload[1:],
-            patch.payload[:1] + b"\xff\xff" + patch.payload[3:],
-        ):
-            with pytest.raises(errors.PixaError) as refusal:
-                pixa.decode(write_file([*rest, Chunk(ChunkType.PATCH, payload)]))
-            answer = decode(tab, write_file([*rest, Chunk(ChunkType.PATCH, payload)]))
-            assert answer["error"] == type(refusal.value).__name__
-
-
-def test_damage_in_lossless_tiles_is_judged_as_in_python(tab):
-    generator = np.random.default_rng(9)
-    for path in sorted(LOSSLESS.glob("*.pixa")):
-        *before, tile = read_file(path.read_bytes())
-        for number in range(4):
-            payload = bytearray(tile.payload)
-            payload[generator.integers(min(len(payload), 40))] ^= 1 << generator.integers(8)
-            data = write_file([*before, Chunk(tile.type, bytes(payload[: len(payload) - number]))])
-            answer = decode(tab, data, symbols=True)
-            try:
-                expected = Decoder(data).symbols_sha256()
-            except errors.PixaError as error:
-                assert answer.get("error") == type(error).__name__, (path.name, answer, error)
-            else:
-                assert answer["symbolsSha256"] == expected
-
-
 def test_broken_files_are_refused_by_name_in_plain_words(tab):
     for name, error in EXPECTED_ERRORS.items():
         answer = decode(tab, (ERRORS / f"{name}.pixa").read_bytes())

@@ -29,7 +29,7 @@ for (const name of ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.jspi.
 }
 for (const name of ["index.html", "demo.css"]) await cp(path.join(here, "demo", name), path.join(out, name));
 
-const pictures = ({ can }) => can.includes("bundle") || can.includes("lossless");
+const pictures = ({ can }) => can.includes("bundle");
 const { models } = JSON.parse(await readFile(path.join(weights, "manifest.json"), "utf8"));
 const offered = models.filter(pictures);
 for (const { name, tag, decoder } of offered) {

@@ -34,16 +34,12 @@ export interface Head {
   model: number;
   hash: string;
   tileLog2: number;
-  bits: 8 | 16;
-  /** Whether the tiles hold every sample, alpha included. */
-  lossless: boolean;
 }
 
 /** A file whose chunks are whole, in order and as many as its header announces. */
 export interface Container {
   head: Head;
   tiles: Uint8Array[];
-  patches: Uint8Array[];
   alpha?: Uint8Array;
   metadata: Partial<Record<MetadataKind, Uint8Array>>;
 }
@@ -67,17 +63,19 @@ export function readVarint(data: Uint8Array, offset: number): [value: number, en
 /**
  * Parse a file and check everything that can be checked without a model.
  *
- * @param lossless wire ids of the models whose tiles hold samples
  * @throws PixaError NotPixa, UnsupportedVersion, UnsupportedInput (a video), Corrupt, LimitExceeded
  */
-export function parse(data: Uint8Array, maxPixels: number, lossless: ReadonlySet<number>): Container {
+export function parse(data: Uint8Array, maxPixels: number): Container {
   let head: Head | undefined;
   const chunks: Chunk[] = [];
   for (const chunk of readChunks(data)) {
-    head ??= readHead(chunk, maxPixels, lossless);
+    head ??= readHead(chunk, maxPixels);
     chunks.push(chunk);
   }
   if (!head) throw new PixaError("Corrupt", "the file ends before its header");
+  if (chunks.some(({ type }) => type === ChunkType.PATCH)) {
+    throw new PixaError("UnsupportedVersion", "the picture has patches, which this decoder does not know");
+  }
   checkOrder(head, chunks);
   const payload = (type: number) => chunks.find((chunk) => chunk.type === type)?.payload;
   const metadata: Container["metadata"] = {};
@@ -85,9 +83,8 @@ export function parse(data: Uint8Array, maxPixels: number, lossless: ReadonlySet
     const found = payload(type);
     if (found) metadata[kind as MetadataKind] = found;
   }
-  const all = (type: number) => chunks.filter((chunk) => chunk.type === type).map((chunk) => chunk.payload);
-  const [tiles, patches] = [all(ChunkType.TILE), all(ChunkType.PATCH)];
-  return { head, tiles, patches, alpha: payload(ChunkType.ALPHA), metadata };
+  const tiles = chunks.filter((chunk) => chunk.type === ChunkType.TILE).map((chunk) => chunk.payload);
+  return { head, tiles, alpha: payload(ChunkType.ALPHA), metadata };
 }
 
 function* readChunks(data: Uint8Array): Generator<Chunk> {
@@ -115,7 +112,7 @@ function* readChunks(data: Uint8Array): Generator<Chunk> {
   }
 }
 
-function readHead({ type, payload }: Chunk, maxPixels: number, losslessModels: ReadonlySet<number>): Head {
+function readHead({ type, payload }: Chunk, maxPixels: number): Head {
   if (type !== ChunkType.HEAD) throw new PixaError("Corrupt", "the file does not begin with its header");
   if (payload.length !== HEAD_SIZE) {
     throw new PixaError("Corrupt", `a header of ${payload.length} bytes instead of ${HEAD_SIZE}`);
@@ -129,7 +126,7 @@ function readHead({ type, payload }: Chunk, maxPixels: number, losslessModels: R
   const kind = within("kind", view.getUint8(0), 0, 1, true);
   const width = within("width", view.getUint16(1, true), 1, 65535);
   const height = within("height", view.getUint16(3, true), 1, 65535);
-  const flags = within("flags", view.getUint8(5), 0, 15, true);
+  const flags = within("flags", view.getUint8(5), 0, 3, true);
   const level = within("level", view.getUint8(6), 0, 200);
   const model = within("model", view.getUint16(7, true), 1, 65535);
   const hash = view.getUint32(9, true).toString(16).padStart(8, "0");
@@ -138,13 +135,7 @@ function readHead({ type, payload }: Chunk, maxPixels: number, losslessModels: R
   if (width * height > maxPixels) {
     throw new PixaError("LimitExceeded", `${width}x${height} is over the limit of ${maxPixels} pixels`);
   }
-  const lossless = losslessModels.has(model);
-  const depth = flags >> 2;
-  if (depth && !(depth === 3 && lossless)) {
-    throw new PixaError("UnsupportedVersion", "more than 8 bits a sample are not known to this version but without loss");
-  }
-  const bits = depth ? 16 : 8;
-  return { width, height, colour: !!(flags & 1), alpha: !!(flags & 2), level, model, hash, tileLog2, bits, lossless };
+  return { width, height, colour: !!(flags & 1), alpha: !!(flags & 2), level, model, hash, tileLog2 };
 }
 
 function checkOrder(head: Head, chunks: Chunk[]): void {
@@ -165,9 +156,8 @@ function checkOrder(head: Head, chunks: Chunk[]): void {
   }
   const expected: Record<number, number> = {
     [ChunkType.HEAD]: 1,
-    [ChunkType.ALPHA]: Number(head.alpha && !head.lossless),
+    [ChunkType.ALPHA]: Number(head.alpha),
     [ChunkType.TILE]: tiles,
-    [ChunkType.PATCH]: head.lossless ? 0 : count(ChunkType.PATCH),
   };
   if ([...CRITICAL].some((type) => count(type) !== (expected[type] ?? 0))) {
     throw new PixaError("Corrupt", "the file has parts that its header does not announce");

@@ -1,9 +1,13 @@
-/** Entropy coding: rANS with integer tables, and escapes (FORMAT.md, sections 6.1 to 6.4). */
-import { Ans } from "./ans";
+/**
+ * Entropy coding: rANS with a 64-bit state, 32-bit words and integer tables (FORMAT.md, sections 6.1 to 6.4).
+ *
+ * The state is kept as two halves of 32 bits. No product below exceeds 2^45, so plain numbers are exact.
+ */
 import { readVarint } from "./container";
 import { PixaError } from "./errors";
 
 const TOTAL = 1 << 24;
+const WORD = 2 ** 32;
 const MAX_SYMBOL = 32767;
 
 /** Cumulative frequencies of the tables 1, 2, ..., one behind the other, each ending in 2^24. */
@@ -29,7 +33,10 @@ export class Tables {
 
 /** Reads the groups of one payload in order; `finish` proves that nothing is left. */
 export class EntropyDecoder {
-  private readonly coder: Ans;
+  private readonly words: Uint32Array;
+  private next: number;
+  private high: number;
+  private low: number;
   private escapes: number;
 
   /** @throws PixaError Corrupt, here and in the methods, when the payload contradicts itself */
@@ -37,29 +44,49 @@ export class EntropyDecoder {
     const [count, start] = readVarint(payload, 0);
     this.escapes = start + 4 * count;
     if (this.escapes > payload.length) throw new PixaError("Corrupt", "a tile is shorter than it says");
-    this.coder = new Ans(payload.subarray(start, this.escapes));
+    this.words = new Uint32Array(payload.slice(start, this.escapes).buffer);
+    if (count === 0 || this.words[count - 1] === 0) {
+      throw new PixaError("Corrupt", "a tile does not end in a word other than zero");
+    }
+    this.next = count - 1;
+    this.high = count > 1 ? this.words[this.next--] : 0;
+    this.low = this.words[this.next--];
   }
 
   /** The symbols of the next group, whose tables are `indexes`; a position with table 0 has the symbol 0. */
   decode(indexes: Uint8Array): Int32Array {
-    const { coder, tables: { limits, starts, cumulative } } = this;
+    const { words, tables: { limits, starts, cumulative } } = this;
     const symbols = new Int32Array(indexes.length);
     const order = byTable(indexes, limits.length);
+    let { high, low, next } = this;
     for (let i = 0; i < order.length; i++) {
       const place = order[i];
       const table = indexes[place];
       const limit = limits[table];
-      const { quantile } = coder;
+      const quantile = low & (TOTAL - 1);
       let entry = starts[table];
       for (let above = entry + 2 * limit + 2; above - entry > 1; ) {
         const middle = (entry + above) >>> 1;
         if (cumulative[middle] <= quantile) entry = middle;
         else above = middle;
       }
-      coder.advance(cumulative[entry], cumulative[entry + 1] - cumulative[entry]);
+      const below = cumulative[entry];
+      const frequency = cumulative[entry + 1] - below;
+      // floor(state / 2^24) has 40 bits: 20 of them times the frequency, then the other 20
+      const upper = (high >>> 12) * frequency;
+      const lower = (((high & 0xfff) << 8) | (low >>> 24)) * frequency + quantile - below;
+      const carried = Math.floor(upper / 4096);
+      const sum = (upper - carried * 4096) * 1048576 + lower;
+      high = carried + Math.floor(sum / WORD);
+      low = sum >>> 0;
+      if (high === 0 && next >= 0) {
+        high = low;
+        low = words[next--];
+      }
       const symbol = entry - starts[table] - limit;
       symbols[place] = symbol > limit ? this.escape(limit) : symbol;
     }
+    Object.assign(this, { high, low, next });
     return symbols;
   }
 
@@ -74,7 +101,7 @@ export class EntropyDecoder {
   }
 
   finish(): void {
-    if (!this.coder.ended || this.escapes !== this.payload.length) {
+    if (this.high !== 0 || this.low !== 1 || this.next >= 0 || this.escapes !== this.payload.length) {
       throw new PixaError("Corrupt", "a tile holds more or less than its symbols, or was made with other tables");
     }
   }

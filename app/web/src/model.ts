@@ -5,7 +5,6 @@ import * as ort from "onnxruntime-web/wasm";
 import { Tables } from "./entropy";
 import { PixaError } from "./errors";
 import { type NpyArray, readNpz } from "./npz";
-import { LosslessModel } from "./lossless/photographs";
 import type { Backend } from "./types";
 
 const SELF_TEST_LEVEL = 100;
@@ -173,42 +172,15 @@ export function tensor(data: Float32Array, dims: number[]): ort.Tensor {
 export class Models {
   private manifest?: Promise<Entry[]>;
   private readonly loaded = new Map<number, Promise<Model>>();
-  private readonly loadedLossless = new Map<number, Promise<LosslessModel>>();
 
   /** @param base address of the folder that holds `models/` and the runtime */
   constructor(private readonly base: string) {}
 
   /** @throws PixaError ModelMissing, Unreachable */
   async find(wireId: number, hash: string): Promise<Model> {
-    return this.load(await this.entry(wireId, hash));
-  }
-
-  /** Name and tag of a model. @throws PixaError ModelMissing, Unreachable */
-  async nameOf(wireId: number, hash: string): Promise<string> {
-    const { name, tag } = await this.entry(wireId, hash);
-    return `${name}.${tag}`;
-  }
-
-  /** The wire ids of models whose tiles hold samples. @throws PixaError Unreachable */
-  async lossless(): Promise<ReadonlySet<number>> {
-    return new Set((await this.entries()).filter(isLossless).map(({ wire_id }) => wire_id));
-  }
-
-  /** A model of lossless tiles. @throws PixaError Corrupt (it is of another kind), ModelMissing, Unreachable */
-  async findLossless(wireId: number, hash: string): Promise<LosslessModel> {
-    const entry = await this.entry(wireId, hash);
-    if (!isLossless(entry)) throw new PixaError("Corrupt", "a patch names a model that is not lossless");
-    const load = async () => new LosslessModel(await readNpz((await fetchFiles(entry, this.base)).get("model.npz")!));
-    const loaded = this.loadedLossless.get(wireId) ?? load();
-    this.loadedLossless.set(wireId, loaded);
-    loaded.catch(() => this.loadedLossless.delete(wireId));
-    return loaded;
-  }
-
-  private async entry(wireId: number, hash: string): Promise<Entry> {
     const entry = (await this.entries()).find((entry) => entry.wire_id === wireId && entry.hash === hash);
     if (!entry) throw new PixaError("ModelMissing", `the model of this file (${wireId}, ${hash}) is not here`);
-    return entry;
+    return this.load(entry);
   }
 
   /** The model of most files: the newest of the first name. */
@@ -233,7 +205,6 @@ export class Models {
   }
 }
 
-const isLossless = ({ coding }: Entry) => coding === "lossless";
 const letterOf = (pass: number) => String.fromCharCode(97 + pass);
 
 function readPasses({ shape: [passes, channels], data }: NpyArray): Pass[] {

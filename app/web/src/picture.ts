@@ -2,7 +2,6 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import { type Container, type Head, parse } from "./container";
-import { paintLossless, paintPatches } from "./lossless/picture";
 import { readAlpha, readMetadata } from "./inflate";
 import { type Model, type Models, tensor } from "./model";
 import { decodeTile, reconstruct } from "./tile";
@@ -22,7 +21,7 @@ const MAX_PIXELS = 1 << 26;
 export async function decodePicture(
   data: Uint8Array, models: Models, options: DecodeOptions, goOn: () => Promise<void>,
 ): Promise<Picture> {
-  const file = parse(data, options.maxPixels ?? MAX_PIXELS, await models.lossless());
+  const file = parse(data, options.maxPixels ?? MAX_PIXELS);
   const { head } = file;
   const { width, height, level } = head;
   const metadata: Picture["metadata"] = {};
@@ -31,32 +30,23 @@ export async function decodePicture(
   }
   const alpha = file.alpha && (await readAlpha(file.alpha, width, height));
   const watch = new Stopwatch();
+  const model = await models.find(head.model, head.hash);
+  const synthesis = options.synthesis ?? (await backendFor(width * height, model));
+  watch.lap("model");
   const digest = options.symbols ? sha256.create() : undefined;
-  const see = (symbols: ArrayBufferView) => digest?.update(new Uint8Array(symbols.buffer as ArrayBuffer));
-  const samples = new Uint8ClampedArray(4 * width * height).fill(255);
-  const name = await models.nameOf(head.model, head.hash);
-  let synthesis: Backend = "wasm";
-  if (head.lossless) {
-    const model = await models.findLossless(head.model, head.hash);
-    watch.lap("model");
-    await paintLossless(samples, file, model, goOn, see);
-  } else {
-    const model = await models.find(head.model, head.hash);
-    synthesis = options.synthesis ?? (await backendFor(width * height, model));
-    watch.lap("model");
-    const { latents, rows, columns } = await decodeLatents(file, model, watch, goOn, see);
-    for (const window of windows(rows, columns, model.halo)) {
-      await goOn();
-      const shape = [1, model.channels, window.outer.rows, window.outer.columns];
-      const part = cut(latents, rows, columns, model.channels, window.outer);
-      paint(samples, head, window, await model.synthesis(tensor(part, shape), level, synthesis));
-    }
-    await paintPatches(samples, file, models, goOn, see);
-    for (let i = 0; alpha && i < width * height; i++) samples[4 * i + 3] = alpha[i];
+  const see = (symbols: Uint8Array) => digest?.update(symbols);
+  const { latents, rows, columns } = await decodeLatents(file, model, watch, goOn, see);
+  const samples = new Uint8ClampedArray(4 * width * height);
+  for (const window of windows(rows, columns, model.halo)) {
+    await goOn();
+    const shape = [1, model.channels, window.outer.rows, window.outer.columns];
+    const part = cut(latents, rows, columns, model.channels, window.outer);
+    paint(samples, head, window, await model.synthesis(tensor(part, shape), level, synthesis));
   }
+  for (let i = 0; i < width * height; i++) samples[4 * i + 3] = alpha ? alpha[i] : 255;
   watch.lap("samples");
   return {
-    width, height, data: samples, quality: level / 2, model: name, metadata, synthesis,
+    width, height, data: samples, quality: level / 2, model: model.name, metadata, synthesis,
     channels: (head.colour ? 3 : 1) + Number(head.alpha), tiles: file.tiles.length, bytes: data.length,
     bitsPerPixel: (8 * data.length) / (width * height), times: watch.times,
     symbolsSha256: digest && bytesToHex(digest.digest()),
@@ -76,7 +66,7 @@ class Stopwatch {
 
 async function decodeLatents(
   { head, tiles }: Container, model: Model, watch: Stopwatch, goOn: () => Promise<void>,
-  see: (symbols: ArrayBufferView) => void,
+  see: (symbols: Uint8Array) => void,
 ): Promise<{ latents: Float32Array; rows: number; columns: number }> {
   const rows = Math.ceil(head.height / STRIDE);
   const columns = Math.ceil(head.width / STRIDE);
@@ -89,8 +79,7 @@ async function decodeLatents(
       const height = Math.min(side, rows - top);
       const width = Math.min(side, columns - left);
       const symbols = await decodeTile(tiles[number++], height, width, head.level, model);
-      see(symbols.z);
-      see(symbols.y);
+      for (const { buffer } of [symbols.z, symbols.y]) see(new Uint8Array(buffer as ArrayBuffer));
       watch.lap("symbols");
       const tile = await reconstruct(symbols, head.level, model);
       for (let row = 0; row < model.channels * height; row++) {
